@@ -1,4 +1,6 @@
-"""The README, followed word by word: its commands and its Python, in its order, in an empty folder against a real server.
+"""The how-tos, followed word by word: their commands and Python, in their order, in an empty folder against a real server.
+
+The README shows the first of them, and is followed with them.
 
 Only what is not the reader's is changed: free ports, which the environment and the server's options name. Each command of
 `penstock` runs as a process the first time, which proves that it imports what it needs, and in this process later.
@@ -19,6 +21,9 @@ from penstock_tools.server_process import PENSTOCK
 from tests.integration.conftest import Server, _until
 
 ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "tools" / "docs" / f"{name}.md" for name in ("publish", "serve", "devices", "predict", "route", "watch")
+]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 ELSEWHERE = ("make", "pip")
 """What sets an environment up: `make demo` and the installation have tests of their own."""
@@ -26,9 +31,9 @@ NOT_HERE = "fitted_pipeline"
 """The name of a pipeline that only the reader has."""
 
 
-def blocks():
-    """The README's commands, each line one, and its Python, in its order."""
-    for kind, text in BLOCK.findall((ROOT / "README.md").read_text()):
+def blocks(page):
+    """A page's commands, each line one, and its Python, in its order."""
+    for kind, text in BLOCK.findall(page.read_text()):
         if kind == "python":
             if NOT_HERE not in text:
                 yield kind, text
@@ -100,8 +105,12 @@ def reader(tmp_path, environment, empty_registry, penstock, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.long  # it trains, publishes and serves what readers would, in a dozen processes
 @pytest.mark.timeout(900)
-def test_the_readme_can_be_followed_word_by_word(reader):
-    answers = [(what, reader(kind, what)) for kind, what in blocks()]
+def test_the_pages_can_be_followed_word_by_word(reader):
+    shown = list(blocks(ROOT / "README.md"))
+    told = [block for page in PAGES for block in blocks(page)]
+    of_pages = iter(told)
+    assert all(block in of_pages for block in shown if block[0] == "console")  # the same commands in the same order
+    answers = [(what, reader(kind, what)) for kind, what in told + [block for block in shown if block[0] == "python"]]
 
     def answer(*words):
         found = [out for what, out in answers if all(word in what for word in words)]
@@ -128,13 +137,13 @@ def test_the_readme_can_be_followed_word_by_word(reader):
     assert "fraud version 1 (champion)" in answer("drift")
 
 
-def test_the_readme_names_no_option_that_is_not_there():
+def test_no_page_names_an_option_that_is_not_there():
     import typer
 
     from penstock_tools.cli.app import app
 
     commands = typer.main.get_command(app).commands
-    text = (ROOT / "README.md").read_text()
+    text = "".join(page.read_text() for page in (ROOT / "README.md", *PAGES))
     for line in re.findall(r"penstock [a-z]+ [^`\n]*", text):
         words = line.partition("#")[0].split()
         command = commands.get(words[1])

@@ -1,14 +1,14 @@
 """Makes the pages of the docs site that nobody writes: mkdocs calls it as a hook.
 
-The how-tos are the README's sections, each a page, so that there is one text to keep true. The reference comes from the code:
-settings from the records that they are read into, commands from their options, metrics from where they are made, messages from
-the `.proto` files. Other files of the repository are pages as they are. Links between them are made links between pages.
+The reference comes from the code: settings from the records that they are read into, commands from their options, metrics from
+where they are made, messages from the `.proto` files. The README and other files of the repository are pages as they are. Links
+between them are made links between pages.
 """
 
 import ast
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from penstock_tools.config.reference import NAME, Setting, Table, tables
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = {
+    "README.md": "index.md",
     "server/ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changes.md",
     "SECURITY.md": "report.md",
@@ -29,7 +30,6 @@ PAGES: Final = {
 FOLDERS: Final = {".github/images/": "images/", "tools/examples/": "examples/"}
 """Files that are there to be looked at or copied."""
 DOCS: Final = "tools/docs/"
-_HEADING: Final = re.compile(r"^(#{2,4}) (.+)$", re.MULTILINE)
 _LINK: Final = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 _FENCE: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -37,7 +37,6 @@ _FENCE: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages and pictures that are not in the folder."""
     made = {
-        **dict(readme_pages()),
         **{page: moved((ROOT / file).read_text(), file) for file, page in PAGES.items()},
         "settings.md": settings_page(),
         "commands.md": commands_page(),
@@ -60,35 +59,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return moved(markdown, DOCS + page.file.src_uri) if is_here else markdown
 
 
-def readme_pages() -> Iterator[tuple[str, str]]:
-    """The README's sections as pages. What comes first, with how to try and to install it, is the start page."""
-    for name, text in readme_sections().items():
-        # A section's heading is its page's, and those within it go up with it.
-        raised = _outside_code(text, lambda part: _HEADING.sub(lambda found: f"{found[1][1:]} {found[2]}", part))
-        yield name, moved(text if name == "index.md" else raised, "README.md")
-
-
-def readme_sections() -> Mapping[str, str]:
-    """The README's text by page."""
-    found, page = {"index.md": ""}, "index.md"
-    parts = re.split(r"^(?=## )", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    for part in parts:
-        if part.startswith("## "):
-            title = part[3:].partition("\n")[0]
-            page = "index.md" if title in {"Try it", "Install"} else f"{slug(title)}.md"
-        found[page] = found.get(page, "") + part
-    return found
-
-
-def slug(title: str) -> str:
-    """A heading's anchor, as GitHub and the site make it.
-
-    >>> slug("Who may call"), slug("`/v1/labels`, and more")
-    ('who-may-call', 'v1labels-and-more')
-    """
-    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
-
-
 def moved(text: str, file: str) -> str:
     """The text of a file of the repository with its links turned into links between pages."""
 
@@ -98,20 +68,17 @@ def moved(text: str, file: str) -> str:
             return found[0]
         path, mark, anchor = target.partition("#")
         place = posixpath.normpath(posixpath.join(posixpath.dirname(file), path)) if path else file
-        return f"{found[1]}{page_of(place, anchor) + mark + anchor}{found[3]}"
+        return f"{found[1]}{page_of(place) + mark + anchor}{found[3]}"
 
     return _outside_code(text, lambda part: _LINK.sub(link, part))
 
 
-def page_of(place: str, anchor: str) -> str:
+def page_of(place: str) -> str:
     """The page, or the picture, that shows a file of the repository.
 
     Raises:
         ValueError: none does.
     """
-    if place == "README.md":
-        sections = readme_sections()
-        return next((page for page, text in sections.items() if anchor in anchors(text)), "index.md")
     if place in PAGES:
         return PAGES[place]
     if place.startswith(DOCS):
@@ -120,10 +87,6 @@ def page_of(place: str, anchor: str) -> str:
         if place.startswith(folder):
             return held + place.removeprefix(folder)
     raise ValueError(f"no page of the site shows {place}")
-
-
-def anchors(text: str) -> set[str]:
-    return {slug(found[2]) for found in _HEADING.finditer(_FENCE.sub("", text))}
 
 
 def _outside_code(text: str, change: Any) -> str:
