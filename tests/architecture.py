@@ -71,6 +71,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "compiled_models.kernel_set",
         },
         "request_log": GROUND | {"metrics"},
+        "page": GROUND | {"metrics"},
         "retraining": GROUND,
         "labels.layout": set(),
         "labels": GROUND | {"rollout"},
@@ -132,7 +133,8 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
         | {"transport.shared_port", "transport.certificate", "transport.tls_files", "compiled_models.choice", "access"}
-        | {"response_cache.settings", "tracing.span_file", "retraining.signals", "labels", "capacity"},
+        | {"response_cache.settings", "tracing.span_file", "retraining.signals", "labels", "capacity"}
+        | {"page"},
         "checks": GROUND
         | {"access.credentials"}
         | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"}

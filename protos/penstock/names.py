@@ -32,6 +32,9 @@ VersionState = Literal["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"
 VersionKey = tuple[str, str]
 """A model's name and a version's name."""
 
+FAULTS: Final = ("model_failed", "internal", "overloaded", "deadline", "not_ready")
+"""The reasons of refusals that are the server's fault, as the alert rules count them."""
+
 SERVER_NAME: Final = "penstock"
 PLATFORM: Final = "onnxruntime_onnx"
 ENSEMBLE: Final = "ensemble"

@@ -45,6 +45,7 @@ from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
 from penstock_server.control.kernels import KernelCompiler
 from penstock_server.control.loading import load
+from penstock_server.control.operations import Operations
 from penstock_server.control.own_evidence import OwnEvidence, label_counts
 from penstock_server.control.prometheus_evidence import PrometheusEvidence
 from penstock_server.control.proven import ProvenVersions
@@ -257,6 +258,17 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             max_streams=settings.grpc.max_streams,
         )
         http_tls = settings.http.tls
+        operations = Operations(
+            view=supervisor.view,
+            sources=lambda: source.states,
+            counted=status.versions,
+            drift=status.drift,
+            labels=labels.report,
+            rollouts=rollouts.views,
+            capacity=meter.known,
+            page_of=partial(_page_of, settings, source),
+            rest_address=rest_address,
+        )
         admin = AdminServer(
             view=supervisor.view,
             sources=lambda: source.states,
@@ -284,6 +296,10 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             rollouts=rollouts.views,
             experiments=experiments.reports,
             capacity=meter.known,
+            operations=operations.sections,
+            command=lambda *what: rollout_calls.act(
+                *what, rollouts=lambda: source.combined().rollouts, registry=source, refresh=watcher.refresh
+            ),
             grpc_address=grpc_address,
             rest_address=rest_address,
             connections=checks.http_connections(),
@@ -479,6 +495,13 @@ def _with_label_folder(settings: ServerSettings, grpc_address: str) -> ServerSet
         return settings
     folder = labels.folder or data_dir() / "labels" / file_name_for(grpc_address)
     return replace(settings, labels=replace(labels, folder=folder.absolute()))
+
+
+def _page_of(settings: ServerSettings, source: CombinedSource, model: str, version: str) -> str:
+    """The address of a version's page in MLflow; "" where it does not come from there, or there are no pages."""
+    registry = settings.registry or ""
+    is_there = source.source_of(model) == source_name(registry, settings.models)
+    return version_page(registry, model, version) if is_there else ""
 
 
 def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> None:

@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
@@ -25,6 +26,30 @@ FORMAT_VARIABLE: Final = "PENSTOCK_LOG_FORMAT"
 LIBRARY_LINES: Final = 10
 """How many lines one library may log per minute."""
 _MINUTE_S: Final = 60.0
+MOST_LINES: Final = 100
+"""Lines about a model or a worker that are kept for people who look later."""
+_LONGEST: Final = 300
+"""Of a field of such a line, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What was logged.
+
+    Attributes:
+        at_s: when, in seconds since 1970.
+        about: its fields, as text.
+    """
+
+    at_s: float
+    level: str
+    event: str
+    about: dict[str, str]
+
+
+def recent_lines() -> tuple[Line, ...]:
+    """The latest lines of this process about a model or a worker, the latest last, also of levels that are not written."""
+    return tuple(_recent.lines.copy())
 
 
 def log_level() -> LogLevel:
@@ -53,6 +78,22 @@ class _Filter:
 _filter: Final = _Filter()
 
 
+class _Recent:
+    """Keeps the latest lines that name a model or a worker's slot: others tell of callers and of how the server is set up."""
+
+    def __init__(self) -> None:
+        self.lines: deque[Line] = deque(maxlen=MOST_LINES)
+
+    def __call__(self, _logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if _RANKS.get(method, 0) >= _RANKS["info"] and ("model" in event or "slot" in event):
+            about = {name: str(value)[:_LONGEST] for name, value in event.items() if name not in {"event", "exc_info"}}
+            self.lines.append(Line(time.time(), method, str(event.get("event", ""))[:_LONGEST], about))
+        return event
+
+
+_recent: Final = _Recent()
+
+
 def configure_logging(level: LogLevel | None = None, format_: LogFormat | None = None) -> None:
     """Sets up logging for this process, and for those that it starts.
 
@@ -65,6 +106,7 @@ def configure_logging(level: LogLevel | None = None, format_: LogFormat | None =
     for_people = shape == "console" or (shape == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
+            _recent,
             _filter,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

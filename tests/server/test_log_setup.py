@@ -12,8 +12,10 @@ from penstock_server.log_setup import (
     FORMAT_VARIABLE,
     LEVEL_VARIABLE,
     LIBRARY_LINES,
+    MOST_LINES,
     LogLevel,
     configure_logging,
+    recent_lines,
     set_level,
 )
 
@@ -127,3 +129,20 @@ def test_a_task_that_failed_is_logged_with_its_traceback(monkeypatch: pytest.Mon
     found = json.loads(sys.stderr.getvalue())
     assert found["error"] == "ValueError: a bug"
     assert "test_log_setup.py" in found["exception"]
+
+
+def test_lines_about_models_and_workers_are_kept_whatever_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setenv(LEVEL_VARIABLE, "error")
+    configure_logging("error")
+    log = structlog.get_logger()
+    log.info("first", model="m", version="3", took_s=0.5)
+    log.debug("too small", model="m")
+    log.info("a caller is not known", reason="of no model")
+    log.error("long", slot=0, reason="x" * 1000, exc_info=ValueError("no such file"))
+    first, second = recent_lines()[-2:]
+    assert (first.level, first.event, first.about) == ("info", "first", {"model": "m", "version": "3", "took_s": "0.5"})
+    assert second.about == {"slot": "0", "reason": "x" * 300}
+    for number in range(2 * MOST_LINES):
+        log.info("again", slot=number)
+    assert [line.about["slot"] for line in recent_lines()] == [str(MOST_LINES + at) for at in range(MOST_LINES)]

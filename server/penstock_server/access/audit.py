@@ -14,6 +14,11 @@ LONGEST: Final = 200
 """Of what a caller wrote, and of an error that quotes it."""
 
 
+def write_down(*, who: str, action: str, model: str, result: str) -> None:
+    """Writes one line: who asked for what of which model, "" for the whole server, and what became of it."""
+    log.info(EVENT, who=who, action=action[:LONGEST], model=model[:LONGEST], result=result[:LONGEST])
+
+
 class Audited:
     """A call that leaves one line when it is over, however it ends.
 
@@ -30,7 +35,8 @@ class Audited:
     def __init__(self, call: Call, *, who: str, action: str, model: str) -> None:
         self._call = call
         self.who = who
-        self._said = {"who": who, "action": action, "model": model[:LONGEST]}
+        self._action = action
+        self._model = model
         self._is_written = False
         self._pending: Cancellable | None = None
 
@@ -38,7 +44,7 @@ class Audited:
         """Writes the line, unless it is written."""
         if not self._is_written:
             self._is_written = True
-            log.info(EVENT, **self._said, result=result[:LONGEST])
+            write_down(who=self.who, action=self._action, model=self._model, result=result)
 
     def finish(self, message: bytes | None = None) -> None:
         self.write("done")

@@ -1,12 +1,13 @@
-"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, and what is known as JSON below /v1.
+"""The HTTP port: a page for people, /metrics for Prometheus, /healthz and /readyz for probes, and JSON below /v1.
 
 Probes are answered at once. Metrics and drift take milliseconds each, so they are computed on threads of their own, and
-callers that ask for the same at once share one answer.
+callers that ask for the same at once share one answer. One thing can be done here: have a rollout go on, wait or end, by
+callers that the rules give the right to control its model.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version as installed_version
 from math import ceil
@@ -18,14 +19,25 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from penstock.names import CANARY, SERVER_NAME, SHADOW
-from penstock_server.access.gate import Gate
+from penstock_server.access import audit
+from penstock_server.access.gate import Caller, Gate
 from penstock_server.access.policy import EVERY_MODEL, NO_MODEL
+from penstock_server.access.settings import ANYBODY
 from penstock_server.capacity.estimate import ServerCapacity
 from penstock_server.control.capacity import shown as shown_capacity
-from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request
+from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request, Stream
 from penstock_server.control.rollouts import RolloutView, shown
-from penstock_server.control.view import ServerView
-from penstock_server.errors import DeniedError, LimitedError, NotFoundError, PenstockError, UnauthenticatedError
+from penstock_server.control.view import ServerView, shown_workers
+from penstock_server.errors import (
+    DeniedError,
+    InvalidInputError,
+    LimitedError,
+    NotFoundError,
+    PenstockError,
+    UnauthenticatedError,
+)
+from penstock_server.page import document
+from penstock_server.page.feed import Feed, Sections
 from penstock_server.rollout.evidence import Snapshot
 from penstock_server.rollout.experiment import Experiment
 from penstock_server.rollout.plan import weight_in_percent
@@ -36,13 +48,21 @@ THREADS: Final = 2
 WAITING: Final = 32
 """How many different answers may be computed or wait for that; more are refused."""
 _JSON: Final = "application/json"
+_STATUSES: Final = {DeniedError: 403, NotFoundError: 404, InvalidInputError: 400}
 _REST: Final = frozenset({"v2", "predict", "invocations", "docs", "openapi.json", ""})
 """Where the paths begin that the REST port answers."""
 
 _HERE: Final = (
-    "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining, /v1/rollouts, "
-    "/v1/experiments and /v1/shadows"
+    "/ for people, /healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining, "
+    "/v1/rollouts, /v1/experiments and /v1/shadows"
 )
+ACTION_HEADER: Final = "x-penstock-action"
+"""Must come with what changes something: a browser sends it for a page of another site to no server that has not agreed."""
+_SITES: Final = frozenset({"same-origin", "none", ""})
+"""What a browser says of where a request comes from, if it is our own page or nobody's."""
+
+Command = Callable[[str, str, str], Awaitable[tuple[str, str]]]
+"""Has a model's rollout do something: its name, the command, who asks; gives the version and the stage that it is at."""
 
 
 class AdminServer:
@@ -60,6 +80,8 @@ class AdminServer:
         rollouts: what is known of rollouts, for /v1/rollouts.
         experiments: what is known of versions that share traffic, for /v1/experiments.
         capacity: how much fits, for /v1/server and /v1/models.
+        operations: what the page shows, for /v1/live.
+        command: has rollouts do something.
         grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -81,6 +103,8 @@ class AdminServer:
         rollouts: Callable[[], list[RolloutView]],
         experiments: Callable[[], list[Experiment]],
         capacity: Callable[[], ServerCapacity],
+        operations: Sections,
+        command: Command,
         grpc_address: str = "another port",
         rest_address: str = "",
         connections: int = CONNECTIONS,
@@ -101,8 +125,10 @@ class AdminServer:
         self._rollouts = rollouts
         self._experiments = experiments
         self._capacity = capacity
+        self._command = command
         self._server = HttpServer(
             self._answer,
+            posts=self._act,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
             connections=connections,
             tls=tls,
@@ -114,12 +140,14 @@ class AdminServer:
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
         self._computing: dict[tuple[str, ...], asyncio.Future[Reply]] = {}
+        self._feed = Feed(operations, self._threads)
 
     def start(self, listening: socket.socket) -> None:
         """Serves the connections of a bound socket, which is the server's from now on."""
         self._server.listen(listening)
 
     async def close(self) -> None:
+        await self._feed.close()
         await self._server.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -127,12 +155,18 @@ class AdminServer:
         if (refusal := self._refusal(request)) is not None:
             return refusal
         match request.path:
+            case [""]:
+                answer: Any = Reply(document.document(), 200, "text/html; charset=utf-8", document.headers())
             case ["healthz"]:
-                answer: Any = Reply(b"ok\n")
+                answer = Reply(b"ok\n")
             case ["readyz"]:
                 answer = self._ready()
             case ["metrics"]:
                 answer = self._metrics(request.headers.get("accept", ""))
+            case ["v1", "caller"]:
+                answer = self._known_of(request)
+            case ["v1", "live"]:
+                answer = self._live(request)
             case ["v1", *what] if (answer := self._known(what, request)) is not None:
                 pass
             case _:
@@ -172,7 +206,7 @@ class AdminServer:
         if self._gate is None:
             return None
         match request.path:
-            case ["healthz"] | ["readyz"]:
+            case [""] | ["healthz"] | ["readyz"] | ["v1", "caller"]:
                 return None
             case ["metrics"] if self._opens_metrics:
                 return None
@@ -180,7 +214,7 @@ class AdminServer:
                 about: str | None = model
             case (
                 ["metrics"]
-                | ["v1", "models" | "retraining" | "shadows" | "rollouts" | "experiments"]
+                | ["v1", "models" | "retraining" | "shadows" | "rollouts" | "experiments" | "live"]
                 | ["v1", "drift" | "labels", *_]
             ):
                 about = EVERY_MODEL
@@ -192,6 +226,82 @@ class AdminServer:
         except PenstockError as error:
             return _refused(error)
         return None
+
+    def _caller(self, request: Request) -> Caller | None:
+        """Who asks; None where nobody is asked. Raises as `Gate.caller`."""
+        return None if self._gate is None else self._gate.caller(request.authorization, request.peer)
+
+    def _known_of(self, request: Request) -> Reply:
+        """`/v1/caller`: a caller's name, whether it may read of all models, and of which it may control the rollouts."""
+        try:
+            caller = self._caller(request)
+        except PenstockError as error:
+            return _refused(error)
+        known = {"asked": False, "name": ANYBODY, "reads": True, "controls": list[str]()}
+        if caller is not None:
+            reads = caller.rights.allow("read", EVERY_MODEL)
+            models = {version.model for version in self._view().versions} | {view.model for view in self._rollouts()}
+            # Who may not read of all models does not learn their names here.
+            controls = [model for model in sorted(models) if reads and caller.rights.allow("control", model)]
+            known = {"asked": True, "name": caller.identity.name, "reads": reads, "controls": controls}
+        return Reply(msgspec.json.encode(known), content_type=_JSON)
+
+    def _live(self, request: Request) -> Reply | Stream:
+        """`/v1/live`: what the page shows, as long as the caller may read it."""
+        try:
+            self._feed.check_room()
+        except PenstockError as error:
+            return _refused(error)
+
+        def may_look() -> bool:
+            try:
+                caller = self._caller(request)
+            except PenstockError:
+                return False
+            return caller is None or caller.rights.allow("read", EVERY_MODEL)
+
+        return Stream(
+            lambda where: self._feed.open(where, may_look),
+            "text/event-stream; charset=utf-8",
+            # Proxies that hold answers back, such as nginx, let this one through.
+            (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")),
+        )
+
+    def _act(self, request: Request) -> Any:
+        """`POST /v1/rollouts/{model}/{command}`: has a rollout go on, wait or end."""
+        match request.path:
+            case ["v1", "rollouts", model, word] if model:
+                pass
+            case _:
+                return Reply(b"POST is not answered here, expected GET or HEAD\n", 405)
+        if ACTION_HEADER not in request.headers or request.headers.get("sec-fetch-site", "") not in _SITES:
+            return Reply(f"expected the header {ACTION_HEADER}, and no page of another site\n".encode(), 403)
+        if self._gate is None:
+            return Reply(
+                b"this server asks nobody who they are, so nothing can be done over HTTP: give it access rules, or use "
+                b"penstock rollout\n",
+                403,
+            )
+        who = ""
+        try:
+            caller = self._gate.caller(request.authorization, request.peer)
+            who = caller.identity.name
+            self._gate.check(caller, "control", model)
+        except PenstockError as error:
+            # Of those who are not known nothing is written down: they could fill the log.
+            if not isinstance(error, UnauthenticatedError):
+                audit.write_down(who=who, action=word, model=model, result=str(error))
+            return _refused(error)
+        return self._commanded(model, word, who)
+
+    async def _commanded(self, model: str, word: str, who: str) -> Reply:
+        try:
+            version, stage = await self._command(model, word, who)
+        except PenstockError as error:
+            audit.write_down(who=who, action=word, model=model, result=str(error))
+            return _refused(error)
+        audit.write_down(who=who, action=word, model=model, result="done")
+        return Reply(msgspec.json.encode({"model": model, "version": version, "stage": stage}), content_type=_JSON)
 
     def _metrics(self, accept: str) -> Any:
         encode, content_type = choose_encoder(accept)
@@ -274,7 +384,7 @@ class AdminServer:
             "ready": view.is_ready,
             "reason": view.not_ready_reason,
             "capacity": shown_capacity(self._capacity()),
-            "workers": _workers(view),
+            "workers": shown_workers(view),
         }
 
     def state(self) -> dict[str, Any]:
@@ -319,7 +429,7 @@ class AdminServer:
                 for source in self._sources()
             ],
             "capacity": {model: shown_capacity(room) for model, room in self._capacity().models.items()},
-            "workers": _workers(view),
+            "workers": shown_workers(view),
             "ready": view.is_ready,
         }
 
@@ -330,22 +440,8 @@ def _refused(error: PenstockError) -> Reply:
         return Reply(text, 401, headers=(("WWW-Authenticate", "Bearer"),))
     if isinstance(error, LimitedError):
         return Reply(text, 429, headers=(("Retry-After", str(ceil(error.retry_after_s))),))
-    return Reply(text, 403 if isinstance(error, DeniedError) else 503)
+    return Reply(text, next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 503))
 
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else weight_in_percent(share)
-
-
-def _workers(view: ServerView) -> list[dict[str, Any]]:
-    return [
-        {
-            "slot": worker.slot,
-            "pid": worker.pid,
-            "listening": worker.is_listening,
-            "restarts": worker.restarts,
-            "transport": worker.transport,
-            "connections": worker.connections,
-        }
-        for worker in view.workers
-    ]

@@ -1,9 +1,9 @@
-"""A small HTTP/1.1 server for GET and HEAD, bounded in connections, bytes and time.
+"""A small HTTP/1.1 server for GET, HEAD and POST without a body, bounded in connections, bytes and time.
 
 It shares a process with the control plane, so what callers do must not cost more than it is worth: a connection has one
 request at a time, a head of at most 16 KiB and no body; who sends half a request, reads no reply or says nothing is
-disconnected. When too many are connected, an idle one gives way. Bytes that are no HTTP/1.1 are never logged. A gRPC client
-gets an answer that it can show (`http2`).
+disconnected. An answer may be a stream, which ends with its connection. When too many are connected, an idle one gives way.
+Bytes that are no HTTP/1.1 are never logged. A gRPC client gets an answer that it can show (`http2`).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from urllib.parse import parse_qs, unquote
 
 import structlog
@@ -34,7 +34,9 @@ REQUEST_S: Final = 5.0
 IDLE_S: Final = 75.0
 """How long a connection may wait for its next request: longer than Prometheus' usual minute."""
 ANSWER_S: Final = 60.0
-"""How long an answer may take, until the caller has read it."""
+"""How long an answer may take, until the caller has read it; and a chunk of a stream."""
+UNREAD_BYTES: Final = 16 * 1024
+"""A caller of which so much waits to be read gets no more of a stream."""
 SWEEP_S: Final = 0.5
 """How often connections are looked at; none while nobody is connected."""
 _LOG_PAUSE_S: Final = 60.0
@@ -71,7 +73,30 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Handler = Callable[[Request], Reply | Awaitable[Reply]]
+class Writes(Protocol):
+    """Where the chunks of a stream go."""
+
+    def write(self, chunk: bytes) -> bool:
+        """Sends a chunk, unless the caller has not read the one before yet; whether it was sent."""
+
+    def end(self) -> None:
+        """Ends the stream, and its connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that goes on until either side ends it.
+
+    Attributes:
+        opened: called with where the chunks go; gives what is to be called when the connection is gone.
+    """
+
+    opened: Callable[[Writes], Callable[[], None]]
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[Request], Reply | Stream | Awaitable[Reply | Stream]]
 """Answers a request. What answers at once is a plain function, so that it is answered whatever else is slow."""
 
 
@@ -79,7 +104,8 @@ class HttpServer:
     """Listens, and hands each request to the handler.
 
     Args:
-        handler: answers.
+        handler: answers GET and HEAD.
+        posts: answers POST; None refuses it.
         grpc_hint: what a gRPC client is told that comes to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -89,12 +115,14 @@ class HttpServer:
         self,
         handler: Handler,
         *,
+        posts: Handler | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
         grpc_hint: str = "this port speaks HTTP/1.1",
         connections: int = CONNECTIONS,
         clock: Clock = monotonic,
     ) -> None:
         self.handler = handler
+        self.posts = posts
         self.connections = connections
         self.grpc_hint = grpc_hint
         self.clock = clock
@@ -238,6 +266,7 @@ class _Connection(asyncio.Protocol):
         self._peer: tuple[str, ...] = ()
         self._is_sent = False
         self._ends = False
+        self._closed: Callable[[], None] | None = None
         self.is_answering = False
         self._deadline_s = server.clock() + REQUEST_S
 
@@ -250,18 +279,23 @@ class _Connection(asyncio.Protocol):
         self._server.add(self)
 
     def eof_received(self) -> bool:
-        """Ends a connection whose caller sends no more, unless an answer is under way to it."""
-        return self.is_answering
+        """Ends a connection whose caller sends no more, unless an answer is under way to it that has an end."""
+        return self.is_answering and self._closed is None
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
-        self._transport = None
-        self._server.remove(self)
+        self._forget()
 
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-            self._transport = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._transport = None
         self._server.remove(self)
+        if self._closed is not None:
+            closed, self._closed = self._closed, None
+            closed()
 
     def refuse_busy(self) -> None:
         """Says that too many are connected, and ends the connection."""
@@ -328,7 +362,8 @@ class _Connection(asyncio.Protocol):
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
             self._refuse(413, "this port takes no bodies")
             return
-        if method not in {"GET", "HEAD"}:
+        handler = self._server.handler if method in {"GET", "HEAD"} else self._server.posts
+        if handler is None or method not in {"GET", "HEAD", "POST"}:
             self._refuse(405, f"{method[:20]} is not answered here, expected GET or HEAD")
             return
         path, _, query = target.partition("?")
@@ -339,16 +374,19 @@ class _Connection(asyncio.Protocol):
         shown = tuple(value for name, value in pairs if name == "authorization")
         request = Request(tuple(map(unquote, path.split("/")[1:])), values, headers, shown, self._peer)
         try:
-            answer = self._server.handler(request)
+            answer = handler(request)
         except Exception:  # noqa: BLE001 - it is logged, at a bounded rate
             self._server.failed(request)
             answer = Reply(b"the request failed; the server's log says why\n", 500)
-        if isinstance(answer, Reply):
-            self._send(answer, with_body=method == "GET", is_kept=is_kept)
+        if isinstance(answer, Reply | Stream):
+            self._send(answer, with_body=method != "HEAD", is_kept=is_kept)
         else:
-            self._server.spawn(self._wait(request, answer, with_body=method == "GET", is_kept=is_kept))
+            self._server.spawn(self._wait(request, answer, with_body=method != "HEAD", is_kept=is_kept))
 
-    async def _wait(self, request: Request, answer: Awaitable[Reply], *, with_body: bool, is_kept: bool) -> None:
+    async def _wait(
+        self, request: Request, answer: Awaitable[Reply | Stream], *, with_body: bool, is_kept: bool
+    ) -> None:
+        reply: Reply | Stream
         try:
             reply = await answer
         except Exception:  # noqa: BLE001 - it is logged, at a bounded rate
@@ -366,8 +404,36 @@ class _Connection(asyncio.Protocol):
         self._start_answer()
         self._send(Reply(f"{why}\n".encode(), status), with_body=True, is_kept=False)
 
-    def _send(self, reply: Reply, *, with_body: bool, is_kept: bool) -> None:
+    def write(self, chunk: bytes) -> bool:
+        """Sends a chunk of a stream, unless the caller has not read the one before yet; whether it was sent."""
+        if self._transport is None or self._transport.get_write_buffer_size() > UNREAD_BYTES:
+            return False
+        self._deadline_s = self._server.clock() + ANSWER_S
+        self._transport.write(chunk)
+        return True
+
+    def end(self) -> None:
+        """Ends a stream."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _open(self, stream: Stream, *, with_body: bool) -> None:
+        assert self._transport is not None
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {stream.content_type}\r\nConnection: close\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in stream.headers)
+        self._transport.write(f"{head}\r\n".encode("latin-1"))
+        self._ends = True
+        if not with_body:
+            self._transport.close()
+            return
+        self._transport.resume_reading()  # only to learn when the caller leaves
+        self._closed = stream.opened(self)
+
+    def _send(self, reply: Reply | Stream, *, with_body: bool, is_kept: bool) -> None:
         if self._transport is None:
+            return
+        if isinstance(reply, Stream):
+            self._open(reply, with_body=with_body)
             return
         phrase = HTTPStatus(reply.status).phrase
         head = (

@@ -58,28 +58,50 @@ async def command(
     registry: WritesRegistry,
     refresh: Callable[[], Awaitable[None]],
 ) -> bytes:
-    """The `RolloutCommandResponse` to a `RolloutCommandRequest`, both encoded.
+    """The `RolloutCommandResponse` to a `RolloutCommandRequest`, both encoded; raises as `act` does."""
+    request = pb.RolloutCommandRequest.FromString(body)
+    version, stage = await act(
+        request.model, request.command, request.by, rollouts=rollouts, registry=registry, refresh=refresh
+    )
+    encoded: bytes = pb.RolloutCommandResponse(version=version, stage=stage).SerializeToString()
+    return encoded
+
+
+async def act(
+    model: str,
+    word: str,
+    by: str,
+    *,
+    rollouts: Callable[[], Mapping[str, RegisteredRollout]],
+    registry: WritesRegistry,
+    refresh: Callable[[], Awaitable[None]],
+) -> tuple[str, str]:
+    """Has a model's rollout do something.
 
     Args:
-        body: the request.
+        model: its name.
+        word: the command, one of `rollout.step.COMMANDS`.
+        by: who asks, "" where nobody knows.
         rollouts: what the registry says, by model.
         registry: where the command is written.
         refresh: has the registry read again; returns when that is known here.
+
+    Returns:
+        The version that is rolled out, and the stage that it is at.
 
     Raises:
         NotFoundError: no version of the model is being rolled out.
         InvalidInputError: there is no such command, or the rollout is over or has not begun.
         UnavailableError: the registry cannot be written.
     """
-    request = pb.RolloutCommandRequest.FromString(body)
 
     async def write() -> RegisteredRollout:
         await refresh()
-        found = rollouts().get(request.model)
+        found = rollouts().get(model)
         if found is None:
-            raise _nothing(request.model)
-        changes = commanded(request.model, found, request.command, request.by)
-        await registry.write(request.model, Expected({LEASE_TAG: found.lease}), changes)
+            raise _nothing(model)
+        changes = commanded(model, found, word, by)
+        await registry.write(model, Expected({LEASE_TAG: found.lease}), changes)
         return found
 
     try:
@@ -89,9 +111,7 @@ async def command(
     except TimeoutError:
         raise UnavailableError(f"the registry did not take the command within {COMMAND_S:g} seconds") from None
     progress = found.tags.get(PROGRESS_TAG)
-    stage = "" if progress is None else str(read_progress(progress).present)
-    encoded: bytes = pb.RolloutCommandResponse(version=found.version, stage=stage).SerializeToString()
-    return encoded
+    return found.version, "" if progress is None else str(read_progress(progress).present)
 
 
 async def _tried(write: Callable[[], Awaitable[RegisteredRollout]]) -> RegisteredRollout:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from penstock.names import ROLES, Role, VersionKey, VersionState
 from penstock_server.capacity.estimate import BatchRuns
@@ -169,3 +169,18 @@ def version_views(
                 VersionView(model, version, status.state, roles, weight, fraction, reason, wanted, engine, runs)
             )
     return tuple(views)
+
+
+def shown_workers(view: ServerView) -> list[dict[str, Any]]:
+    """Each worker, as JSON has it."""
+    return [
+        {
+            "slot": worker.slot,
+            "pid": worker.pid,
+            "listening": worker.is_listening,
+            "restarts": worker.restarts,
+            "transport": worker.transport,
+            "connections": worker.connections,
+        }
+        for worker in view.workers
+    ]

@@ -203,6 +203,11 @@ class CombinedSource:
         desired, self._owners = combine(states)
         return desired
 
+    def source_of(self, model: str) -> str:
+        """The name of the source that a model comes from, "" if none desires it."""
+        owner = self._owners.get(model)
+        return "" if owner is None else self.members[owner].source.name
+
     async def fetch(self, model: str, version: str, identity: str) -> VersionFiles:
         """The version's files, from the source that the model comes from; see `Source.fetch`."""
         owner = self._owners.get(model)

@@ -6,8 +6,10 @@ from importlib.metadata import version
 import aiohttp
 import msgspec
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
+from penstock_server.access.audit import EVENT
 from penstock_server.access.credentials import Credentials
 from penstock_server.access.gate import Gate
 from penstock_server.access.identity import Identity
@@ -18,7 +20,9 @@ from penstock_server.control.http import AdminServer
 from penstock_server.control.port import reserve_http
 from penstock_server.control.rollouts import RolloutView
 from penstock_server.control.view import ServerView, VersionView, WorkerView
-from penstock_server.errors import NotFoundError
+from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.page.document import document
+from penstock_server.page.feed import VIEWERS
 from penstock_server.rollout.evidence import Snapshot
 from penstock_server.rollout.experiment import ArmTotals, compared
 from penstock_server.rollout.progress import Progress
@@ -55,6 +59,16 @@ def labels(model: str) -> bytes:
     return json.dumps([model, "labels"]).encode()
 
 
+async def command(model: str, word: str, by: str) -> tuple[str, str]:
+    if model == "away":
+        raise UnavailableError("the registry is away")
+    if word == "explode":
+        raise InvalidInputError(f"there is no command {word!r}")
+    if model != "fares":
+        raise NotFoundError(f"no version of model {model!r} is being rolled out")
+    return "4", f"5 %, said {by}"
+
+
 ROLLOUT = RolloutView("fares", "4", Progress(spec=RolloutSpec(), champion="3", status="running", reason="5 %: begun"))
 
 
@@ -72,6 +86,8 @@ async def address() -> AsyncIterator[str]:
         rollouts=lambda: [ROLLOUT],
         experiments=lambda: [EXPERIMENT],
         capacity=lambda: CAPACITY,
+        operations=lambda: {"traffic": b"1"},
+        command=command,
     )
     listening = reserve_http("127.0.0.1", 0)
     admin.start(listening)
@@ -197,9 +213,11 @@ RULES = AccessSettings(
         "ops": RuleSettings(("token:ops",), ("read",)),
         "slow": RuleSettings(("token:slow",), ("read",), requests_per_s=0.01),
         "infer": RuleSettings(("token:infer",), ("infer",)),
+        "lead": RuleSettings(("token:lead",), ("read", "control")),
+        "own": RuleSettings(("token:own",), ("control",), ("fares",)),
     }
 )
-NAMES = ("shop", "ops", "slow", "infer")
+NAMES = ("shop", "ops", "slow", "infer", "lead", "own")
 
 
 @asynccontextmanager
@@ -218,6 +236,8 @@ async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
         rollouts=lambda: [ROLLOUT],
         experiments=lambda: [EXPERIMENT],
         capacity=lambda: CAPACITY,
+        operations=lambda: {"traffic": b"1"},
+        command=command,
         gate=gate,
         opens_metrics=opens_metrics,
     )
@@ -258,6 +278,12 @@ async def status(address: str, path: str, token: str | None) -> int:
         ("/v1/evidence/fares", "shop", 200),
         ("/v1/evidence/other", "shop", 403),
         ("/v1/models", "bad", 401),
+        ("/", None, 200),
+        ("/v1/live", None, 401),
+        ("/v1/live", "shop", 403),
+        ("/v1/live", "ops", 200),
+        ("/v1/caller", None, 200),
+        ("/v1/caller", "bad", 401),
         ("/v1/drift", "shop", 403),
         ("/v1/drift/", "shop", 403),
         ("/v1/drift/fares", "shop", 200),
@@ -285,3 +311,105 @@ async def test_two_tokens_are_none() -> None:
         two = [("Authorization", "Bearer ops"), ("Authorization", "Bearer ops")]
         async with session.get(f"{address}/v1/models", headers=two) as reply:
             assert reply.status == 401
+
+
+async def test_the_page_is_there_for_all_and_holds_nothing(address: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/") as reply:
+        assert (reply.status, reply.content_type, await reply.read()) == (200, "text/html", document())
+        assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+        assert "Set-Cookie" not in reply.headers
+
+
+async def test_what_is_new_comes_as_a_stream(address: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/live") as reply:
+        assert (reply.status, reply.content_type) == (200, "text/event-stream")
+        assert await reply.content.readuntil(b"\n\n") == b"event: traffic\ndata: 1\n\n"
+
+
+async def test_only_so_many_streams_are_open_at_once(address: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        replies = [await session.get(f"{address}/v1/live") for _ in range(VIEWERS)]
+        async with session.get(f"{address}/v1/live") as reply:
+            assert (reply.status, "look at this server already" in await reply.text()) == (503, True)
+        for each in replies:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    ("token", "known"),
+    [
+        (None, {"asked": True, "name": "anybody", "reads": False, "controls": []}),
+        ("ops", {"asked": True, "name": "token:ops", "reads": True, "controls": []}),
+        ("lead", {"asked": True, "name": "token:lead", "reads": True, "controls": ["fares", "m"]}),
+        # Who may not read of all models learns no names.
+        ("own", {"asked": True, "name": "token:own", "reads": False, "controls": []}),
+    ],
+)
+async def test_a_caller_learns_what_it_may(token: str | None, known: dict[str, object]) -> None:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with (
+        guarded() as address,
+        aiohttp.ClientSession() as session,
+        session.get(f"{address}/v1/caller", headers=headers) as reply,
+    ):
+        assert await reply.json() == known
+
+
+async def test_where_nobody_is_asked_the_page_is_read_only(address: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{address}/v1/caller") as reply:
+            assert await reply.json() == {"asked": False, "name": "anybody", "reads": True, "controls": []}
+        async with session.post(f"{address}/v1/rollouts/fares/pause", headers={"X-Penstock-Action": "pause"}) as reply:
+            assert (reply.status, "give it access rules" in await reply.text()) == (403, True)
+
+
+OURS = {"X-Penstock-Action": "1"}
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "headers", "status", "said"),
+    [
+        ("/v1/rollouts/fares/pause", "lead", OURS, 200, '"version":"4"'),
+        ("/v1/rollouts/fares/advance", "own", OURS, 200, "said token:own"),
+        ("/v1/rollouts/fares/pause", "own", {**OURS, "Sec-Fetch-Site": "same-origin"}, 200, '"stage"'),
+        ("/v1/rollouts/other/pause", "own", OURS, 403, "no right to control"),
+        ("/v1/rollouts/fares/pause", "ops", OURS, 403, "no right to control"),
+        ("/v1/rollouts/fares/pause", "bad", OURS, 401, "not known here"),
+        ("/v1/rollouts/fares/pause", None, OURS, 401, "not known here"),
+        # A form or a script of another site can send neither the header nor another word on where it is from.
+        ("/v1/rollouts/fares/pause", "lead", {}, 403, "expected the header x-penstock-action"),
+        ("/v1/rollouts/fares/pause", "lead", {**OURS, "Sec-Fetch-Site": "cross-site"}, 403, "no page of another site"),
+        ("/v1/rollouts/fares/pause", "lead", {**OURS, "Sec-Fetch-Site": "same-site"}, 403, "no page of another site"),
+        ("/v1/rollouts/other/pause", "lead", OURS, 404, "no version of model 'other'"),
+        ("/v1/rollouts/fares/explode", "lead", OURS, 400, "there is no command 'explode'"),
+        ("/v1/rollouts/away/pause", "lead", OURS, 503, "the registry is away"),
+        ("/v1/rollouts/fares", "lead", OURS, 405, "POST is not answered here"),
+        ("/v1/models", "lead", OURS, 405, "POST is not answered here"),
+        ("/", None, {}, 405, "POST is not answered here"),
+    ],
+)
+async def test_who_may_have_a_rollout_do_something(
+    path: str, token: str | None, headers: dict[str, str], status: int, said: str
+) -> None:
+    shown = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with (
+        guarded() as address,
+        aiohttp.ClientSession() as session,
+        session.post(address + path, headers={**headers, **shown}) as reply,
+    ):
+        assert (reply.status, said in await reply.text()) == (status, True)
+
+
+async def test_what_callers_had_done_is_written_down() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with guarded() as address, aiohttp.ClientSession() as session:
+            for model, token in (("fares", "lead"), ("other", "lead"), ("other", "own"), ("fares", "bad")):
+                await session.post(
+                    f"{address}/v1/rollouts/{model}/pause", headers={**OURS, "Authorization": f"Bearer {token}"}
+                )
+    written = [(each["who"], each["action"], each["model"], each["result"]) for each in logs if each["event"] == EVENT]
+    assert written == [
+        ("token:lead", "pause", "fares", "done"),
+        ("token:lead", "pause", "other", "no version of model 'other' is being rolled out"),
+        ("token:own", "pause", "other", "the caller has no right to control here"),
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock_server.control import http_server
-from penstock_server.control.http_server import HttpServer, Reply, Request
+from penstock_server.control.http_server import UNREAD_BYTES, HttpServer, Reply, Request, Stream, Writes
 from penstock_server.control.port import reserve_http
 
 TIMEOUT_S = 10.0
@@ -26,9 +26,20 @@ class Port:
     slow: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
-    def answer(self, request: Request) -> Reply | Awaitable[Reply]:
+    streams: list[Writes] = field(default_factory=list)
+    opened: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def open(self, where: Writes) -> Callable[[], None]:
+        self.streams.append(where)
+        self.opened.release()
+        return self.left.set
+
+    def answer(self, request: Request) -> Reply | Stream | Awaitable[Reply]:
         self.asked.append(request)
         match request.path[0]:
+            case "stream":
+                return Stream(self.open, "text/event-stream", (("Cache-Control", "no-store"),))
             case "slow":
                 return self._later()
             case "fails":
@@ -259,3 +270,71 @@ async def test_what_is_under_way_ends_with_the_server(port: Port) -> None:
     await port.server.close()
     assert await client.is_ended()
     assert port.server._tasks == set()
+
+
+async def opened(port: Port) -> tuple[Client, Writes]:
+    client = await port.connect()
+    client.send(GET % b"stream")
+    await port.opened.acquire()
+    return client, port.streams[-1]
+
+
+async def test_a_stream_goes_on_until_it_is_ended(port: Port) -> None:
+    client, stream = await opened(port)
+    head = await client.reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
+    assert b"Cache-Control: no-store" in head
+    assert b"Content-Length" not in head
+    for chunk in (b"one", b"two"):
+        assert stream.write(chunk)
+        assert await client.reader.readexactly(3) == chunk
+    client.send(GET % b"more")  # is nothing to a stream
+    stream.end()
+    assert await client.is_ended()
+    await asyncio.wait_for(port.left.wait(), TIMEOUT_S)
+    assert not stream.write(b"three")
+    assert len(port.asked) == 1
+
+
+async def test_the_head_of_a_stream_opens_none(port: Port) -> None:
+    client = await port.connect()
+    client.send(b"HEAD /stream HTTP/1.1\r\n\r\n")
+    assert b"200 OK" in await client.reader.readuntil(b"\r\n\r\n")
+    assert await client.is_ended()
+    assert not port.streams
+
+
+@pytest.mark.parametrize("how", ["closes", "ends its side"])
+async def test_it_is_known_when_the_caller_of_a_stream_leaves(port: Port, how: str) -> None:
+    client, _ = await opened(port)
+    if how == "closes":
+        client.writer.close()
+    else:
+        client.writer.write_eof()
+    await asyncio.wait_for(port.left.wait(), TIMEOUT_S)
+    assert not port.server._connections
+
+
+async def test_who_does_not_read_its_stream_gets_no_more_and_is_disconnected(port: Port) -> None:
+    _, stream = await opened(port)
+    while stream.write(bytes(UNREAD_BYTES)):  # its reader here stops reading at 64 KiB
+        pass
+    port.clock.now += http_server.ANSWER_S
+    await asyncio.wait_for(port.left.wait(), TIMEOUT_S)
+    assert not port.server._connections
+
+
+async def test_streams_end_with_the_server(port: Port) -> None:
+    client, _ = await opened(port)
+    await client.reader.readuntil(b"\r\n\r\n")
+    await port.server.close()
+    assert await client.is_ended()
+    assert port.left.is_set()
+
+
+async def test_posts_have_a_handler_of_their_own(port: Port) -> None:
+    port.server.posts = lambda request: Reply(b"done " + request.path[0].encode())
+    client = await port.connect()
+    client.send(b"POST /it HTTP/1.1\r\nContent-Length: 0\r\n\r\nPUT /it HTTP/1.1\r\n\r\n")
+    assert await client.reply() == (200, b"done it")
+    assert (await client.reply())[0] == 405

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.names import FAULTS
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_tools.client_commands import http, models
 from penstock_tools.client_commands.connection import PLAIN, Encryption
@@ -19,8 +20,6 @@ from penstock_tools.formatting import UNKNOWN, number, percent, rate, safe
 
 INTERVAL_S: Final = 1.0
 """From one look to the next."""
-FAULTS: Final = frozenset({"model_failed", "internal", "overloaded", "deadline", "not_ready"})
-"""Refusals that are the server's fault, as the alert rules count them."""
 
 Key = tuple[str, str]
 """A model's name and a version's."""
