@@ -60,6 +60,8 @@ from penstock_server.control.trial_process import run_trial
 from penstock_server.control.verdict import TrialLimits
 from penstock_server.control.view import ServerView
 from penstock_server.control.watcher import Watcher
+from penstock_server.control.webhook import WebhookReceiver
+from penstock_server.control.webhook_gauges import WebhookCollector
 from penstock_server.control.worker_process import start_worker
 from penstock_server.cores import core_share
 from penstock_server.drift import answer as drift
@@ -269,6 +271,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             page_of=partial(_page_of, settings, source),
             rest_address=rest_address,
         )
+        webhooks = WebhookReceiver(settings.webhook, lambda: watcher.wake()) if settings.webhook.is_on else None  # noqa: PLW0108 - it is made below
         admin = AdminServer(
             view=supervisor.view,
             sources=lambda: source.states,
@@ -287,6 +290,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 ExperimentCollector(experiments.reports),
                 of_this_process(),
                 CapacityCollector(meter.known),
+                *(() if webhooks is None else (WebhookCollector(webhooks.counts),)),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),
@@ -306,6 +310,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             tls=None if http_tls is None else TlsContext(http_tls, "http/1.1", requires_certificate=False).current,
             gate=_gate(stack, settings.access),
             opens_metrics=settings.access.metrics == "open",
+            webhooks=webhooks,
         )
         stack.push_async_callback(admin.close)
         admin.start(http_socket)

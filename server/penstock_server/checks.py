@@ -50,6 +50,8 @@ def check(settings: ServerSettings) -> None:
     _check_cache(settings)
     _check_request_log(settings)
     _check_labels(settings)
+    if settings.webhook.is_on:
+        settings.webhook.read_secret()
     _check_execution(settings)
     for files in (settings.grpc.tls, settings.http.tls):
         if files is not None:

@@ -16,7 +16,7 @@ import msgspec
 
 from penstock_server.access.settings import AccessSettings
 from penstock_server.batching.limits import BatchLimits
-from penstock_server.control.settings import AirlockSettings, HttpSettings, WatchdogSettings
+from penstock_server.control.settings import AirlockSettings, HttpSettings, WatchdogSettings, WebhookSettings
 from penstock_server.control.verdict import LoadSettings
 from penstock_server.cores import cores
 from penstock_server.drift.report import RATE, RUN_LENGTH, WINDOW_ROWS, WINDOW_S, DriftRules
@@ -216,7 +216,8 @@ class ServerSettings:
         transport: what serves gRPC: "native" is libnghttp2 with compiled callbacks, and where that is missing, or with
             "completion-queue", gRPC's own core does.
         workers: processes that share the gRPC port; the file may say "auto", which is one per core.
-        poll_interval_s: the pause between two polls of the registry.
+        poll_interval_s: the longest pause between two polls of the registry, while it answers.
+        webhook: whether MLflow's webhooks have it polled at once; off by default.
         grace_s: how long calls may take to finish when the server stops.
         watchdog_s: a worker whose loop shows no sign of life for this long is replaced.
         run_limit_s: so is one in which a batch on a model's own thread runs for this long.
@@ -241,7 +242,7 @@ class ServerSettings:
     rest_port: int | None = None
     workers: int = 1
     transport: TransportName = NATIVE
-    poll_interval_s: float = 2.0
+    poll_interval_s: float = 1.0
     grace_s: float = 30.0
     watchdog_s: float = 10.0
     run_limit_s: float = 60.0
@@ -258,6 +259,7 @@ class ServerSettings:
     tracing: TracingSettings = field(default_factory=TracingSettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    webhook: WebhookSettings = field(default_factory=WebhookSettings)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     retraining: RetrainingSettings = field(default_factory=RetrainingSettings)

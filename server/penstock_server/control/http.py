@@ -28,6 +28,8 @@ from penstock_server.control.capacity import shown as shown_capacity
 from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request, Stream
 from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.control.view import ServerView, shown_workers
+from penstock_server.control.webhook import MAX_BODY_BYTES, WebhookReceiver
+from penstock_server.control.webhook import PATH as WEBHOOK_PATH
 from penstock_server.errors import (
     DeniedError,
     InvalidInputError,
@@ -82,6 +84,7 @@ class AdminServer:
         capacity: how much fits, for /v1/server and /v1/models.
         operations: what the page shows, for /v1/live.
         command: has rollouts do something.
+        webhooks: takes the registry's webhooks; None where none are taken.
         grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -111,8 +114,10 @@ class AdminServer:
         tls: Callable[[], SSLContext] | None = None,
         gate: Gate | None = None,
         opens_metrics: bool = True,
+        webhooks: WebhookReceiver | None = None,
     ) -> None:
         self._gate = gate
+        self._webhooks = webhooks
         self._opens_metrics = opens_metrics
         self._view = view
         self._sources = sources
@@ -129,6 +134,7 @@ class AdminServer:
         self._server = HttpServer(
             self._answer,
             posts=self._act,
+            takes=lambda path: MAX_BODY_BYTES if webhooks is not None and path == WEBHOOK_PATH else 0,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
             connections=connections,
             tls=tls,
@@ -175,6 +181,13 @@ class AdminServer:
                     f"there is no {'/'.join(request.path)[:200]!a} here; this port has {_HERE}{hint}\n".encode(), 404
                 )
         return answer
+
+    def _webhook(self, webhooks: WebhookReceiver, request: Request) -> Reply:
+        try:
+            why = webhooks.receive(request.headers, request.body)
+        except InvalidInputError as error:
+            return Reply(f"{error}\n".encode(), 503)
+        return Reply(f"{why}\n".encode(), 401) if why else Reply(b"ok\n")
 
     def _known(self, what: list[str], request: Request) -> Any:
         """What is known, below /v1; None if there is no such thing."""
@@ -268,7 +281,9 @@ class AdminServer:
         )
 
     def _act(self, request: Request) -> Any:
-        """`POST /v1/rollouts/{model}/{command}`: has a rollout go on, wait or end."""
+        """`POST /v1/rollouts/{model}/{command}`: has a rollout go on, wait or end; `POST /v1/webhook`: wakes the poll."""
+        if self._webhooks is not None and request.path == WEBHOOK_PATH:
+            return self._webhook(self._webhooks, request)  # its signature says who sends it
         match request.path:
             case ["v1", "rollouts", model, word] if model:
                 pass

@@ -1,20 +1,21 @@
-"""A small HTTP/1.1 server for GET, HEAD and POST without a body, bounded in connections, bytes and time.
+"""A small HTTP/1.1 server for GET, HEAD and small POSTs, bounded in connections, bytes and time.
 
 It shares a process with the control plane, so what callers do must not cost more than it is worth: a connection has one
-request at a time, a head of at most 16 KiB and no body; who sends half a request, reads no reply or says nothing is
-disconnected. An answer may be a stream, which ends with its connection. When too many are connected, an idle one gives way.
-Bytes that are no HTTP/1.1 are never logged. A gRPC client gets an answer that it can show (`http2`).
+request at a time, a head of at most 16 KiB and no body, unless its path takes a small one; who sends half a request, reads no
+reply or says nothing is disconnected. An answer may be a stream, which ends with its connection. When too many are connected,
+an idle one gives way. Bytes that are no HTTP/1.1 are never logged. A gRPC client gets an answer that it can show (`http2`).
 """
 
 import asyncio
 import errno
 import os
+import re
 import socket
 import ssl
 from asyncio import Transport
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 from urllib.parse import parse_qs, unquote
@@ -56,6 +57,7 @@ class Request:
         headers: by name in lower case.
         authorization: all values of that header.
         peer: the names of the caller's certificate, which has been verified.
+        body: what was posted.
     """
 
     path: tuple[str, ...]
@@ -63,6 +65,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     authorization: tuple[str, ...] = ()
     peer: tuple[str, ...] = ()
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,11 @@ Handler = Callable[[Request], Reply | Stream | Awaitable[Reply | Stream]]
 """Answers a request. What answers at once is a plain function, so that it is answered whatever else is slow."""
 
 
+def takes_nothing(_: tuple[str, ...]) -> int:
+    """No path takes a body."""
+    return 0
+
+
 class HttpServer:
     """Listens, and hands each request to the handler.
 
@@ -109,6 +117,7 @@ class HttpServer:
         grpc_hint: what a gRPC client is told that comes to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
+        takes: how many bytes of a body may be posted to a path; 0 for none.
     """
 
     def __init__(
@@ -116,6 +125,7 @@ class HttpServer:
         handler: Handler,
         *,
         posts: Handler | None = None,
+        takes: Callable[[tuple[str, ...]], int] = takes_nothing,
         tls: Callable[[], ssl.SSLContext] | None = None,
         grpc_hint: str = "this port speaks HTTP/1.1",
         connections: int = CONNECTIONS,
@@ -123,6 +133,7 @@ class HttpServer:
     ) -> None:
         self.handler = handler
         self.posts = posts
+        self.takes = takes
         self.connections = connections
         self.grpc_hint = grpc_hint
         self.clock = clock
@@ -255,6 +266,15 @@ class HttpServer:
         self._hold_reserve()
 
 
+@dataclass(frozen=True, slots=True)
+class _Posted:
+    """A request whose body is still to come, of so many bytes."""
+
+    request: Request
+    length: int
+    is_kept: bool
+
+
 class _Connection(asyncio.Protocol):
     """One connection: waits for a head, answers it, and so on."""
 
@@ -267,6 +287,7 @@ class _Connection(asyncio.Protocol):
         self._is_sent = False
         self._ends = False
         self._closed: Callable[[], None] | None = None
+        self._posted: _Posted | None = None
         self.is_answering = False
         self._deadline_s = server.clock() + REQUEST_S
 
@@ -312,7 +333,7 @@ class _Connection(asyncio.Protocol):
         if self._http2 is not None:
             self._talk_http2(data)
             return
-        if not self._received and not self.is_answering:
+        if not self._received and not self.is_answering and self._posted is None:
             self._deadline_s = self._server.clock() + REQUEST_S
         self._received += data
         self._next_request()
@@ -323,6 +344,9 @@ class _Connection(asyncio.Protocol):
     def _next_request(self) -> None:
         """Answers the next request, if its head is whole."""
         if self.is_answering or self._transport is None or self._ends:
+            return
+        if self._posted is not None:
+            self._take_body(self._posted)
             return
         if self._received.startswith(PREFACE[: len(self._received)]) and len(self._received) >= 4:
             if len(self._received) < len(PREFACE):
@@ -359,6 +383,16 @@ class _Connection(asyncio.Protocol):
         is_kept = "close" not in headers.get("connection", "").lower() and (
             protocol != "HTTP/1.0" or "keep-alive" in headers.get("connection", "").lower()
         )
+        path, _, query = target.partition("?")
+        values = (
+            {name: each[0] for name, each in parse_qs(query, max_num_fields=100).items()} if len(query) < 4096 else {}
+        )
+        shown = tuple(value for name, value in pairs if name == "authorization")
+        parts = tuple(map(unquote, path.split("/")[1:]))
+        request = Request(parts, values, headers, shown, self._peer)
+        if method == "POST" and self._server.posts is not None and (most := self._server.takes(parts)):
+            self._await_body(request, {value for name, value in pairs if name == "content-length"}, most, is_kept)
+            return
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
             self._refuse(413, "this port takes no bodies")
             return
@@ -366,22 +400,38 @@ class _Connection(asyncio.Protocol):
         if handler is None or method not in {"GET", "HEAD", "POST"}:
             self._refuse(405, f"{method[:20]} is not answered here, expected GET or HEAD")
             return
-        path, _, query = target.partition("?")
-        values = (
-            {name: each[0] for name, each in parse_qs(query, max_num_fields=100).items()} if len(query) < 4096 else {}
-        )
+        self._handle(handler, request, with_body=method != "HEAD", is_kept=is_kept)
+
+    def _await_body(self, request: Request, lengths: set[str], most: int, is_kept: bool) -> None:
+        """Waits for what is posted, if it says how long it is and may be that long."""
+        length = lengths.pop() if len(lengths) == 1 else ""
+        if "transfer-encoding" in request.headers or not re.fullmatch(r"[0-9]{1,15}", length):
+            self._refuse(411, "expected one Content-Length, and no Transfer-Encoding")
+        elif int(length) > most:
+            self._refuse(413, f"the body has {length} bytes; at most {most} are taken here")
+        else:
+            self._posted = _Posted(request, int(length), is_kept)
+            self._take_body(self._posted)
+
+    def _take_body(self, posted: _Posted) -> None:
+        if len(self._received) >= posted.length:
+            body = bytes(self._received[: posted.length])
+            del self._received[: posted.length]
+            self._posted = None
+            assert self._server.posts is not None  # checked before its body was awaited
+            self._handle(self._server.posts, replace(posted.request, body=body), with_body=True, is_kept=posted.is_kept)
+
+    def _handle(self, handler: Handler, request: Request, *, with_body: bool, is_kept: bool) -> None:
         self._start_answer()
-        shown = tuple(value for name, value in pairs if name == "authorization")
-        request = Request(tuple(map(unquote, path.split("/")[1:])), values, headers, shown, self._peer)
         try:
             answer = handler(request)
         except Exception:  # noqa: BLE001 - it is logged, at a bounded rate
             self._server.failed(request)
             answer = Reply(b"the request failed; the server's log says why\n", 500)
         if isinstance(answer, Reply | Stream):
-            self._send(answer, with_body=method != "HEAD", is_kept=is_kept)
+            self._send(answer, with_body=with_body, is_kept=is_kept)
         else:
-            self._server.spawn(self._wait(request, answer, with_body=method != "HEAD", is_kept=is_kept))
+            self._server.spawn(self._wait(request, answer, with_body=with_body, is_kept=is_kept))
 
     async def _wait(
         self, request: Request, answer: Awaitable[Reply | Stream], *, with_body: bool, is_kept: bool

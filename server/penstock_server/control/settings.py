@@ -1,8 +1,10 @@
 """The settings of the control plane: what a version may use before it has proven itself, and when a worker counts as hung."""
 
+import os
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import Final
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.transport.tls_files import TlsFiles, tls_files
@@ -28,6 +30,64 @@ class HttpSettings:
     def tls(self) -> TlsFiles | None:
         """The files of the port; None if it speaks plain text."""
         return tls_files("http", self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+
+LEAST_SECRET_CHARS: Final = 16
+"""A shorter secret could be guessed."""
+
+
+def checked_secret(secret: str, where: str) -> str:
+    """The secret without the space around it; `InvalidInputError` if it is too short, which says where it stands."""
+    secret = secret.strip()
+    if len(secret) < LEAST_SECRET_CHARS:
+        raise InvalidInputError(
+            f"{where} holds a secret of {len(secret)} characters, expected {LEAST_SECRET_CHARS} or more"
+        )
+    return secret
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Whether MLflow's webhooks wake the poll of the registry: those that are signed with a secret.
+
+    Attributes:
+        secret_file, secret_env: the secret, in a file or an environment variable; neither takes no webhooks. It is read anew at
+            each webhook.
+        tolerance_s: how far a webhook's time may be from this machine's clock. MLflow sends one that failed again for up to two
+            minutes, with its first time.
+    """
+
+    secret_file: Path | None = None
+    secret_env: str = ""
+    tolerance_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.secret_file is not None and self.secret_env:
+            raise InvalidInputError("webhook has both secret_file and secret_env, expected one")
+        # Written so that NaN is refused as well.
+        if not 1 <= self.tolerance_s < inf:
+            raise InvalidInputError(f"webhook.tolerance_s is {self.tolerance_s}, expected at least 1 second")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether webhooks are taken."""
+        return self.secret_file is not None or bool(self.secret_env)
+
+    def read_secret(self) -> str:
+        """The secret as it is now.
+
+        Raises:
+            InvalidInputError: it cannot be read, or is too short; says where it was looked for.
+        """
+        if self.secret_file is None:
+            where, secret = f"the environment variable {self.secret_env}", os.environ.get(self.secret_env, "")
+        else:
+            where = f"webhook.secret_file, {self.secret_file},"
+            try:
+                secret = self.secret_file.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise InvalidInputError(f"{where} cannot be read: {error}") from error
+        return checked_secret(secret, where)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,13 @@
-"""Polls each source at an interval, and hands the desired state of all on when it has changed."""
+"""Polls each source at an interval, and hands the desired state of all on when it has changed.
+
+Polling is the truth: a webhook of a registry only wakes it. A source that does not answer is asked less and less often.
+"""
 
 import asyncio
+import random
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import structlog
 
@@ -10,6 +15,25 @@ from penstock_server.sources.combined_source import CombinedSource, Member
 from penstock_server.sources.source import Desired
 
 log = structlog.get_logger(__name__)
+
+JITTER: Final = 0.2
+"""A pause is shorter by up to this share, so that servers that started together do not go on asking together."""
+LONGEST_BACKOFF_S: Final = 15.0
+"""So often a source is asked at least that has not answered for long, unless the interval itself is longer."""
+WAKE_PAUSE_S: Final = 0.2
+"""The shortest time between two wake-ups: a job that writes a thousand tags makes a thousand webhooks."""
+
+
+def pause_s(interval_s: float, failures: int, chance: float) -> float:
+    """How long to wait before a source is polled again; the interval at most, while it answers.
+
+    Args:
+        interval_s: the setting.
+        failures: how many polls have failed, one after the other; each doubles the pause.
+        chance: 0 to 1, by chance.
+    """
+    grown_s = interval_s * 2.0 ** min(failures, 30)
+    return min(grown_s, max(interval_s, LONGEST_BACKOFF_S)) * (1.0 - JITTER * chance)
 
 
 async def pause(seconds: float, asked: asyncio.Event) -> None:
@@ -27,9 +51,10 @@ class Watcher:
 
     Args:
         source: all sources.
-        interval_s: from the end of a source's poll to its next.
+        interval_s: from the end of a source's poll to its next, at most, while it answers.
         desired: called with each desired state that differs from the one before.
         polled: called after each poll, whether it succeeded or failed, once every source has been polled.
+        chance: a number from 0 to 1, by chance.
     """
 
     def __init__(
@@ -39,11 +64,15 @@ class Watcher:
         interval_s: float,
         desired: Callable[[Desired], None],
         polled: Callable[[], None],
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._source = source
         self._interval_s = interval_s
         self._on_desired = desired
         self._on_polled = polled
+        self._chance = chance
+        self._waking: asyncio.TimerHandle | None = None
+        self._woken_s = float("-inf")
         self._desired: Desired | None = None
         self._polled: set[int] = set()
         self._reasons: dict[str, str] = {}
@@ -60,6 +89,19 @@ class Watcher:
             asked.set()
         await asyncio.gather(*polls)
 
+    def wake(self) -> None:
+        """Has every source polled soon: at once, unless that was done a moment ago."""
+        if self._waking is None:
+            loop = asyncio.get_running_loop()
+            in_s = max(0.0, self._woken_s + WAKE_PAUSE_S - loop.time())
+            self._waking = loop.call_later(in_s, self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._waking = None
+        self._woken_s = asyncio.get_running_loop().time()
+        for asked in self._asked:
+            asked.set()
+
     async def run(self) -> None:
         """Hands on the last known state, then polls."""
         last_known = self._source.recall()
@@ -71,6 +113,7 @@ class Watcher:
                 tasks.create_task(self._follow(index, member))
 
     async def _follow(self, index: int, member: Member) -> None:
+        failures = 0
         while True:
             self._asked[index].clear()
             # A poll that runs already may have read before they asked.
@@ -89,7 +132,8 @@ class Watcher:
             for asker in askers:
                 if not asker.done():
                     asker.set_result(None)
-            await pause(self._interval_s, self._asked[index])
+            failures = failures + 1 if member.state.state == "away" else 0
+            await pause(pause_s(self._interval_s, failures, self._chance()), self._asked[index])
 
     def _hand_on(self, desired: Desired) -> None:
         if desired != self._desired:

@@ -2,6 +2,8 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -19,7 +21,9 @@ from penstock_server.capacity.estimate import Room, ServerCapacity
 from penstock_server.control.http import AdminServer
 from penstock_server.control.port import reserve_http
 from penstock_server.control.rollouts import RolloutView
+from penstock_server.control.settings import WebhookSettings
 from penstock_server.control.view import ServerView, VersionView, WorkerView
+from penstock_server.control.webhook import MAX_BODY_BYTES, WebhookReceiver, signature
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.page.document import document
 from penstock_server.page.feed import VIEWERS
@@ -74,6 +78,12 @@ ROLLOUT = RolloutView("fares", "4", Progress(spec=RolloutSpec(), champion="3", s
 
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
+    async with serving() as found:
+        yield found
+
+
+@asynccontextmanager
+async def serving(**given: Any) -> AsyncIterator[str]:
     admin = AdminServer(
         view=lambda: VIEW,
         sources=lambda: (SourceState("registry", "away", "it does not answer", 1.5),),
@@ -88,6 +98,7 @@ async def address() -> AsyncIterator[str]:
         capacity=lambda: CAPACITY,
         operations=lambda: {"traffic": b"1"},
         command=command,
+        **given,
     )
     listening = reserve_http("127.0.0.1", 0)
     admin.start(listening)
@@ -413,3 +424,38 @@ async def test_what_callers_had_done_is_written_down() -> None:
         ("token:lead", "pause", "other", "no version of model 'other' is being rolled out"),
         ("token:own", "pause", "other", "the caller has no right to control here"),
     ]
+
+
+async def test_webhooks_wake_the_poll_whoever_may_read(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a secret of the tests")
+    woken: list[str] = []
+    taken = WebhookReceiver(WebhookSettings(secret), lambda: woken.append("woken"), wall=lambda: 1_700_000_000.0)
+    signed = {
+        "X-MLflow-Delivery-Id": "one",
+        "X-MLflow-Timestamp": "1700000000",
+        "X-MLflow-Signature": signature("a secret of the tests", "one", "1700000000", b"{}"),
+    }
+    gate = Gate(RULES)
+    async with serving(webhooks=taken, gate=gate) as address, aiohttp.ClientSession(address) as session:
+
+        async def post(body: bytes, headers: dict[str, str]) -> int:
+            async with session.post("/v1/webhook", data=body, headers=headers) as reply:
+                return reply.status
+
+        assert await post(b"{}", signed) == 200
+        assert await post(b"{ }", signed) == 401
+        assert await post(b"{}", {}) == 401
+        assert await post(bytes(MAX_BODY_BYTES + 1), signed) == 413
+        async with session.get("/v1/webhook") as reply:
+            assert reply.status == 401  # like all that is not there, for whoever is not known
+        async with session.post("/v1/models", data=b"{}") as reply:
+            assert reply.status == 413
+        secret.unlink()
+        assert await post(b"{}", signed) == 503  # MLflow sends it again
+    assert woken == ["woken"]
+
+
+async def test_without_a_secret_no_webhooks_are_taken(address: str) -> None:
+    async with aiohttp.ClientSession(address) as session, session.post("/v1/webhook") as reply:
+        assert reply.status == 405

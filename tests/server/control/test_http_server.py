@@ -85,7 +85,8 @@ async def port(fake_clock: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(http_server, "SWEEP_S", 0.01)
     clock = fake_clock()
     listening = reserve_http("127.0.0.1", 0)
-    made = Port(listening.getsockname(), HttpServer(lambda _: Reply(b""), clock=clock), clock)
+    server = HttpServer(lambda _: Reply(b""), clock=clock, takes=lambda path: 10 if path == ("posted",) else 0)
+    made = Port(listening.getsockname(), server, clock)
     made.server.handler = made.answer
     made.server.listen(listening)
     yield made
@@ -163,6 +164,7 @@ async def test_what_is_no_request_gets_a_sentence_and_no_log_line(
     [
         (b"", False, http_server.REQUEST_S),
         (b"GET / HTTP/1.1\r\nHost:", False, http_server.REQUEST_S),
+        (b"POST /posted HTTP/1.1\r\nContent-Length: 5\r\n\r\nhell", False, http_server.REQUEST_S),
         (GET % b"", True, http_server.IDLE_S),
         (GET % b"slow", False, http_server.ANSWER_S),
         (GET % b"large", False, http_server.ANSWER_S),
@@ -171,6 +173,7 @@ async def test_what_is_no_request_gets_a_sentence_and_no_log_line(
 async def test_who_keeps_the_server_waiting_is_disconnected(
     port: Port, sent: bytes, answered: bool, after_s: float
 ) -> None:
+    port.server.posts = posted
     client = await port.connect()
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]
     client.send(sent)
@@ -182,6 +185,42 @@ async def test_who_keeps_the_server_waiting_is_disconnected(
     assert not await _within(_until(lambda: not port.server._connections), 0.05)
     port.clock.now += 0.2
     assert await _within(_until(lambda: not port.server._connections), TIMEOUT_S)
+
+
+def posted(request: Request) -> Reply:
+    return Reply(b"%d\n" % len(request.body))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        (b"POST /posted HTTP/1.1\r\n\r\n", 411, b"expected one Content-Length"),
+        (b"POST /posted HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 411, b"expected one Content-Length"),
+        (b"POST /posted HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 411, b"expected one"),
+        (b"POST /posted HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 411, b"Transfer"),
+        (b"POST /posted HTTP/1.1\r\nContent-Length: 11\r\n\r\n", 413, b"has 11 bytes; at most 10 are taken here"),
+    ],
+)
+async def test_a_body_that_is_too_long_or_does_not_say_how_long_is_refused(
+    port: Port, sent: bytes, status: int, said: bytes
+) -> None:
+    port.server.posts = posted
+    client = await port.connect()
+    client.send(sent)
+    found, body = await client.reply()
+    assert (found, said in body) == (status, True)
+    assert await client.is_ended()
+
+
+async def test_what_is_posted_comes_in_pieces_and_ends_where_it_says(port: Port) -> None:
+    port.server.posts = posted
+    client = await port.connect()
+    for piece in (b"POST /posted HTTP/1.1\r\nContent-Le", b"ngth: 5\r\n\r\n", b"he", b"llo" + GET % b"next"):
+        client.send(piece)
+        await client.writer.drain()
+        await asyncio.sleep(0)
+    assert [await client.reply() for _ in range(2)] == [(200, b"5\n"), (200, b"ok\n")]
+    assert [one.path for one in port.asked] == [("next",)]
 
 
 async def _until(condition: Callable[[], bool]) -> None:

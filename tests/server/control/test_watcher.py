@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock_server.control.watcher import Watcher
+from penstock_server.control.watcher import JITTER, LONGEST_BACKOFF_S, WAKE_PAUSE_S, Watcher, pause_s
 from penstock_server.errors import UnavailableError
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState, SourceState
@@ -119,10 +119,55 @@ async def test_polls_are_an_interval_apart(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("penstock_server.control.watcher.pause", pause)
     source = ScriptedSource(FIRST, UnavailableError("away"), SECOND)
-    watcher = Watcher(CombinedSource([source]), interval_s=2.5, desired=lambda _: None, polled=lambda: None)
+    watcher = Watcher(
+        CombinedSource([source]), interval_s=2.5, desired=lambda _: None, polled=lambda: None, chance=lambda: 0.5
+    )
     with pytest.raises(ExceptionGroup):
         await watcher.run()
-    assert pauses == [2.5] * 3
+    half = 1 - JITTER / 2
+    assert pauses == [2.5 * half, 5.0 * half, 2.5 * half]
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "failures", "expected"),
+    [
+        (1.0, 0, 1.0),
+        (1.0, 1, 2.0),
+        (1.0, 3, 8.0),
+        (1.0, 4, LONGEST_BACKOFF_S),
+        (1.0, 10**6, LONGEST_BACKOFF_S),
+        (100.0, 5, 100.0),  # never more often than the setting says
+        (0.0, 5, 0.0),
+    ],
+)
+def test_a_source_that_does_not_answer_is_asked_less_often(interval_s: float, failures: int, expected: float) -> None:
+    assert pause_s(interval_s, failures, 0.0) == expected
+    assert pause_s(interval_s, failures, 1.0) == pytest.approx(expected * (1 - JITTER))
+
+
+async def test_a_wake_up_polls_at_once_and_many_poll_once() -> None:
+    source = ScriptedSource(FIRST, SECOND, FIRST, SECOND)
+    heard: asyncio.Queue[float] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    watcher = Watcher(
+        CombinedSource([source]),
+        interval_s=1000.0,
+        desired=lambda _: heard.put_nowait(loop.time()),
+        polled=lambda: None,
+    )
+    task = asyncio.create_task(watcher.run())
+    async with asyncio.timeout(TIMEOUT_S):
+        await heard.get()
+        for _ in range(1000):
+            watcher.wake()
+        first_s = await heard.get()
+        for _ in range(1000):
+            watcher.wake()
+        second_s = await heard.get()
+    assert second_s - first_s > WAKE_PAUSE_S * 0.9
+    assert len(source.script) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class GatedSource(ScriptedSource):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_tools.cli import config, demo, rollout, token
+from penstock_tools.cli import config, demo, rollout, token, webhook
 from penstock_tools.cli.batch import batch
 from penstock_tools.cli.compile import compile_kernels
 from penstock_tools.cli.drift import drift
@@ -91,6 +91,7 @@ app.command(rich_help_panel=_RUN)(labels)
 app.command(rich_help_panel=_RUN)(retraining)
 app.add_typer(config.app, name="config", rich_help_panel=_RUN)
 app.add_typer(token.app, name="token", rich_help_panel=_RUN)
+app.add_typer(webhook.app, name="webhook", rich_help_panel=_RUN)
 app.add_typer(demo.app, name="demo", rich_help_panel=_RUN)
 app.command("compile", rich_help_panel=_RUN)(compile_kernels)
 app.command("train", hidden=True)(demo.former_train)

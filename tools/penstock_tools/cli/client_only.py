@@ -26,6 +26,7 @@ OTHERS: Final = {
     "token": "server",
     "stream": "stream",
     "batch": "batch",
+    "webhook": "tools",
     "drift-check": "tools",
     "rollout": "tools",
     "demo": "tools",
