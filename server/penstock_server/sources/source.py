@@ -47,7 +47,7 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     def keeping(self, former: "Desired") -> "Desired":
         """This state, with the former plan of every model that is only in `problems`."""
-        return self._with(former, [name for name in self.problems if name in former.models])
+        return self._with(former, [name for name in self.problems if name in former.models and name not in self.models])
 
     def doubting(self, former: "Desired", doubted: AbstractSet[str]) -> "tuple[Desired, frozenset[str]]":
         """This state, except that a model that was served and is gone from it is kept once.
@@ -70,7 +70,7 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         return self._with(former, sorted(kept)), kept
 
     def _with(self, former: "Desired", names: "list[str]") -> "Desired":
-        """This state, with the former plans of these models, unless they have a plan in it."""
+        """This state, with the former plans of these models, which have none in it."""
         plans = {name: former.models[name] for name in names}
         identities = {name: former.identities[name] for name in names if name in former.identities}
         rollouts = {name: former.rollouts[name] for name in names if name in former.rollouts}

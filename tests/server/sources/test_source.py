@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
+from penstock_server.rollout.registered import RegisteredRollout
 from penstock_server.sources.source import Desired
 
 names = st.text(max_size=3)
@@ -28,3 +29,17 @@ def test_only_a_problem_without_a_plan_keeps_the_former_one(now: Desired, former
             assert kept.models[name] == former.models[name]
         else:
             assert name not in kept.models
+
+
+@given(states, states)
+def test_nothing_of_the_former_state_is_left_of_a_model_that_has_a_plan(now: Desired, former: Desired) -> None:
+    rollout = RegisteredRollout("1", {}, {})
+    marked = msgspec.structs.replace(
+        former,
+        identities={name: {"1": "former"} for name in former.models},
+        rollouts=dict.fromkeys(former.models, rollout),
+        model_tags={name: {"penstock.lease": "former"} for name in former.models},
+    )
+    kept = now.keeping(marked)
+    for held in (kept.identities, kept.rollouts, kept.model_tags):
+        assert held.keys() == (now.problems.keys() & former.models.keys()) - now.models.keys()
