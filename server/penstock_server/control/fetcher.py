@@ -6,7 +6,7 @@ files that are there stay until the new ones are read.
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from penstock.names import VersionKey
 from penstock_server.clock import Clock
 from penstock_server.errors import PenstockError, UnavailableError
 from penstock_server.models.artifact import Artifact, read
+from penstock_server.models.version_folder import FileStates, file_states
 from penstock_server.sources.source import VersionFiles
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,10 @@ class FetchesFiles(Protocol):
     async def fetch(self, model: str, version: str, identity: str) -> VersionFiles: ...
 
 
+ReadFiles = Callable[[Path], Awaitable[Artifact]]
+"""Reads and verifies a version's files, and holds up nothing meanwhile; `InvalidInputError` when they are not sound."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Failure:
     reason: str
@@ -49,16 +54,27 @@ class ArtifactFetcher:
         source: hands out their files.
         clock: the time of retries.
         changed: called on the loop after each fetch, whether it succeeded or failed.
+        read_files: reads what was fetched; None reads it on a thread.
     """
 
-    def __init__(self, source: FetchesFiles, *, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        source: FetchesFiles,
+        *,
+        clock: Clock,
+        changed: Callable[[], None],
+        read_files: ReadFiles | None = None,
+    ) -> None:
         self._source = source
+        self._read_files = read_files or _read_on_thread
         self._clock = clock
         self._changed = changed
         self._artifacts: dict[VersionKey, Artifact] = {}
         self._files: dict[VersionKey, VersionFiles] = {}
         self._failures: dict[VersionKey, _Failure] = {}
         self._running: dict[VersionKey, asyncio.Task[None]] = {}
+        # The size and time of each file of an artifact, as they were just before it was read.
+        self._states: dict[VersionKey, FileStates] = {}
         self._permits = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     @property
@@ -81,20 +97,22 @@ class ArtifactFetcher:
         return None if failure is None else failure.reason
 
     def require(self, keys: Iterable[VersionKey], identities: Mapping[str, Mapping[str, str]] = _NO_IDENTITIES) -> None:
-        """Starts to fetch those of these versions that are missing, and forgets all others.
+        """Starts to fetch those of these versions that are missing, in this order, and forgets all others.
 
         Args:
-            keys: the versions.
+            keys: the versions, the most important first.
             identities: which files are meant, by model and version; without one, those that are there.
         """
-        required = set(keys)
-        for gone in self._artifacts.keys() - required:
+        required = dict.fromkeys(keys)
+        for gone in self._artifacts.keys() - required.keys():
             self._forget(gone)
-        for gone in self._failures.keys() - required:
+        for gone in self._failures.keys() - required.keys():
             del self._failures[gone]
-        for gone in self._running.keys() - required:
+        for gone in sorted(self._running.keys() - required.keys()):
             self._running[gone].cancel()  # its process ends, and the next one has its turn
-        for key in required - self._running.keys():
+        for key in required:
+            if key in self._running:
+                continue
             identity = identities.get(key[0], {}).get(key[1], "")
             if self._is_there(key, identity):
                 self._failures.pop(key, None)
@@ -103,6 +121,15 @@ class ArtifactFetcher:
             if failure is None or failure.retry_at_s <= self._clock() or failure.identity != identity:
                 self._running[key] = asyncio.create_task(self._fetch(key, identity))
                 self._running[key].add_done_callback(partial(self._on_fetched, key))
+
+    def doubt(self, key: VersionKey) -> None:
+        """Looks at the files of an artifact that could not be loaded, and has them fetched again if they have changed.
+
+        Somebody may have emptied the cache folder, and a disk may fail.
+        """
+        if key in self._artifacts and key not in self._running:
+            self._running[key] = asyncio.create_task(self._look_at(key))
+            self._running[key].add_done_callback(partial(self._on_fetched, key))
 
     async def close(self) -> None:
         """Cancels all fetches; a thread that still reads holds up nothing, and its result is dropped."""
@@ -117,9 +144,10 @@ class ArtifactFetcher:
         try:
             async with self._permits:
                 files = await self._source.fetch(*key, identity)
-                artifact = await _read_on_thread(files.folder)
+                states = await asyncio.to_thread(file_states, files.folder)
+                artifact = await self._read_files(files.folder)
             self._forget(key)
-            self._artifacts[key], self._files[key] = artifact, files
+            self._artifacts[key], self._files[key], self._states[key] = artifact, files, states
             self._failures.pop(key, None)
         except PenstockError as error:
             retry_s = RETRY_AWAY_S if isinstance(error, UnavailableError) else RETRY_DAMAGED_S
@@ -128,12 +156,23 @@ class ArtifactFetcher:
             log.exception("fetch failed", model=key[0], version=key[1])
             self._fail(key, identity, f"fetching failed: {type(error).__name__}", RETRY_AWAY_S)
 
+    async def _look_at(self, key: VersionKey) -> None:
+        states: FileStates = []
+        with suppress(OSError):  # what is deleted while it is looked at has changed too
+            states = await asyncio.to_thread(file_states, self._files[key].folder)
+        if states != self._states[key]:
+            log.warning(
+                "a version's files have changed on this disk; fetching them again", model=key[0], version=key[1]
+            )
+            self._forget(key)
+
     def _on_fetched(self, key: VersionKey, _: asyncio.Task[None]) -> None:
         del self._running[key]
         self._changed()
 
     def _forget(self, key: VersionKey) -> None:
         self._artifacts.pop(key, None)
+        self._states.pop(key, None)
         files = self._files.pop(key, None)
         if files is not None and files.lease is not None:
             files.lease.close()

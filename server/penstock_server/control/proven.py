@@ -6,7 +6,6 @@ of change; whether they still are what was published, every load checks by their
 
 import hashlib
 import importlib.metadata
-import os
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from penstock_server.control.verdict import Trial, TrialLimits, Verdict
 from penstock_server.errors import InvalidInputError
 from penstock_server.models import strict_json
 from penstock_server.models.execution import PROVIDERS
+from penstock_server.models.version_folder import file_states
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ class ProvenVersions:
         return self._folder / f"{name}.json"
 
     def _fingerprint(self, trial: Trial) -> str:
-        facts = (_releases(), trial.identity, trial.folder, trial.how, self._limits, _files(Path(trial.folder)))
+        facts = (_releases(), trial.identity, trial.folder, trial.how, self._limits, file_states(Path(trial.folder)))
         return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
     def _sweep(self) -> None:
@@ -85,17 +85,6 @@ class ProvenVersions:
         for path in records[:-MOST_RECORDS]:
             with suppress(FileNotFoundError):
                 path.unlink()
-
-
-def _files(folder: Path) -> list[tuple[str, int, int]]:
-    """Each file's name, size and time of change."""
-    found = []
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = Path(place, name)
-            state = path.stat()
-            found.append((str(path.relative_to(folder)), state.st_size, state.st_mtime_ns))
-    return sorted(found)
 
 
 @cache

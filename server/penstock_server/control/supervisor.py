@@ -22,7 +22,7 @@ from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
 from penstock_server.control.airlock import Airlock, RunTrial
 from penstock_server.control.fallback import Fallbacks, common_champions
-from penstock_server.control.fetcher import ArtifactFetcher, FetchesFiles
+from penstock_server.control.fetcher import ArtifactFetcher, FetchesFiles, ReadFiles
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.kernels import KernelCompiler
 from penstock_server.control.proven import ProvenVersions
@@ -30,9 +30,9 @@ from penstock_server.control.quarantine import Quarantine
 from penstock_server.control.readiness import Signs, WorkerSigns, not_ready_reason
 from penstock_server.control.reconcile import Versions, load_order, next_steps, one_first, plan_keys
 from penstock_server.control.settings import WatchdogSettings
-from penstock_server.control.verdict import LoadSettings, Trial
+from penstock_server.control.verdict import LoadSettings, Trial, Verdict
 from penstock_server.control.view import ServerView, Standing, WorkerView, version_statuses, version_views
-from penstock_server.control.worker_pool import StartWorker, WorkerPool
+from penstock_server.control.worker_pool import LOOK_S, StartWorker, WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import NotFoundError, UnavailableError
 from penstock_server.features.kernel_set import KERNELS as FEATURE_KERNELS
@@ -70,6 +70,9 @@ class Supervisor:
         load_settings: how a model is loaded, by its name.
         unanswered: the sources of which nothing is known yet, by name.
         watchdog: when a worker counts as hung.
+        read_files: reads the files of a version; see `ArtifactFetcher`.
+        reconcile_s: the longest time between two rounds.
+        look_s: the time between two looks at the workers' signs of life.
 
     Attributes:
         kernels: compiles the feature kernels, once a version needs them.
@@ -92,6 +95,9 @@ class Supervisor:
         unanswered: Callable[[], Sequence[str]],
         watchdog: WatchdogSettings,
         rest_port: SharedPort | None = None,
+        read_files: ReadFiles | None = None,
+        reconcile_s: float = RECONCILE_S,
+        look_s: float = LOOK_S,
         clock: Clock = monotonic,
     ) -> None:
         self._address = address
@@ -101,6 +107,7 @@ class Supervisor:
         self._responder = responder
         self._load_settings = load_settings
         self._unanswered = unanswered
+        self._reconcile_s = reconcile_s
         self._clock = clock
         self._started_s = clock()
         self._desired = Desired()
@@ -111,8 +118,9 @@ class Supervisor:
         self._change = asyncio.Event()
         # Set at the end of the present round.
         self._round = asyncio.Event()
-        self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set)
-        self._airlock = Airlock(run_trial, proven, changed=self._change.set)
+        self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set, read_files=read_files)
+        self._run_trial = run_trial
+        self._airlock = Airlock(self._try, proven, changed=self._change.set)
         self._quarantine = Quarantine(clock)
         self._process_ends: Counter[VersionKey] = Counter()
         self._fallbacks = Fallbacks()
@@ -129,6 +137,7 @@ class Supervisor:
             changed=self._change.set,
             was_ready=self.ready.is_set,
             fail=self._fail,
+            look_s=look_s,
             clock=clock,
         )
 
@@ -161,7 +170,7 @@ class Supervisor:
                 self._round = asyncio.Event()
                 # Not wait_for, which in Python 3.11 loses a cancellation that comes together with a change.
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(RECONCILE_S):
+                    async with asyncio.timeout(self._reconcile_s):
                         await self._change.wait()
                 self._change.clear()
 
@@ -259,6 +268,7 @@ class Supervisor:
                 )  # fmt: skip
             case messages.LoadFailed(model, version, reason):
                 worker.on_load_failed((model, version), reason)
+                self._fetcher.doubt((model, version))
                 self._failed_reloads += 1
                 log.error("version cannot be served", slot=worker.slot, model=model, version=version, reason=reason)
             case messages.EnsembleBound() | messages.ProcessEnded():
@@ -307,7 +317,9 @@ class Supervisor:
         wanted = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()}
         held = {key for worker in self._pool.workers.values() for key in worker.versions}
         # Versions that some worker holds: metrics and drift need their files until they are unloaded.
-        self._fetcher.require(wanted | (held & self._fetcher.artifacts.keys()), self._desired.identities)
+        first = load_order(self._desired.models, Versions(fallbacks=self._fallbacks.versions), {})
+        others = sorted(wanted | (held & self._fetcher.artifacts.keys()))
+        self._fetcher.require([*first, *others], self._desired.identities)
         self._airlock.require(self._trials())
         self._quarantine.keep(wanted | held)
         for key in self._process_ends.keys() - wanted - held:
@@ -316,6 +328,7 @@ class Supervisor:
         for port in self._ports:
             port.keep(self._pool.workers)
         for worker in self._pool.workers.values():
+            worker.forget_failures(self._fetcher.artifacts)
             self._counters.keep(worker.slot, wanted | worker.versions.keys())
             self._reconcile_worker(worker, known, loaded)
         self._note_what_answers()
@@ -332,6 +345,12 @@ class Supervisor:
             for key in load_order(self._desired.models, versions, {})
             if key in artifacts and not self._awaits_kernels(key)
         ]
+
+    async def _try(self, trial: Trial) -> Verdict:
+        verdict = await self._run_trial(trial)
+        if not verdict.has_passed:
+            self._fetcher.doubt(trial.key)
+        return verdict
 
     def _how(self, model: str, artifact: Artifact) -> LoadSettings:
         how = self._load_settings(model)

@@ -59,6 +59,7 @@ class WorkerPool:
         changed: called when workers come, go, or fall silent.
         was_ready: whether the server has been ready; before that, workers that only end make it give up.
         fail: called with the reason when it gives up.
+        look_s: the pause between two looks at the workers' signs of life.
 
     Attributes:
         workers: those that run, by slot.
@@ -77,6 +78,7 @@ class WorkerPool:
         changed: Callable[[], None],
         was_ready: Callable[[], bool],
         fail: Callable[[str], None],
+        look_s: float = LOOK_S,
         clock: Clock,
     ) -> None:
         self.slots = slots
@@ -90,6 +92,7 @@ class WorkerPool:
         self._changed = changed
         self._was_ready = was_ready
         self._fail = fail
+        self._look_s = look_s
         self._clock = clock
         self._is_stopping = False
         self._spare: WorkerProcess | None = None
@@ -192,10 +195,10 @@ class WorkerPool:
         last_s = self._clock()
         try:
             while True:
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(self._look_s)
                 now_s = self._clock()
                 # After a pause of the supervisor's own the workers get time to show themselves.
-                step_s, last_s = min(now_s - last_s, 2 * LOOK_S), now_s
+                step_s, last_s = min(now_s - last_s, 2 * self._look_s), now_s
                 try:
                     self.look(step_s)
                 except Exception:

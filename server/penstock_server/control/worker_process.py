@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -145,6 +145,13 @@ class WorkerProcess:
             self.notes[key] = f"its new files cannot be loaded, and the former ones answer: {reason}"
         else:
             self.versions[key] = VersionStatus("UNAVAILABLE", reason)
+
+    def forget_failures(self, fetched: Collection[VersionKey]) -> None:
+        """Forgets that it could not load versions whose files are not there any more: those that come are others."""
+        for key in [
+            key for key, status in self.versions.items() if status.state == "UNAVAILABLE" and key not in fetched
+        ]:
+            self.on_unloaded(key)
 
     def on_unloaded(self, key: VersionKey) -> None:
         """Records that it holds a version no more."""

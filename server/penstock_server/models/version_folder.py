@@ -5,6 +5,7 @@ expected.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -89,6 +90,21 @@ def file_names(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield path.relative_to(folder).as_posix()
+
+
+FileStates = list[tuple[str, int, int]]
+"""The name of each file, its size in bytes, and the time of its last change in nanoseconds."""
+
+
+def file_states(folder: Path) -> FileStates:
+    """What tells the files below `folder` from others without reading them, in the order of their names."""
+    found = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            state = path.stat()
+            found.append((str(path.relative_to(folder)), state.st_size, state.st_mtime_ns))
+    return sorted(found)
 
 
 def _refuse_outside(name: str) -> None:

@@ -50,6 +50,7 @@ class MlflowSource:
         models: the registered models to serve; empty means every model with an alias of a role.
         cache_dir: where copies are kept; None is Penstock's cache folder.
         fetch: the bounds of a version.
+        registry: reads the registry; None opens the one at `uri`.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class MlflowSource:
         models: Sequence[str] = (),
         cache_dir: Path | None = None,
         fetch: FetchSettings = FetchSettings(),  # noqa: B008 - frozen
+        registry: Registry | None = None,
     ) -> None:
         self.name = source_name(uri, models)
         self._uri = uri
         self._shown = redacted(uri)
-        self._registry_or_none: Registry | None = None
+        self._registry_or_none = registry
         self._models = tuple(dict.fromkeys(models))
         self._cache = VersionCache((cache_dir or paths.cache_dir()) / "models" / paths.file_name_for(self._shown))
         self._fetch_settings = fetch

@@ -114,6 +114,30 @@ async def test_two_are_fetched_at_a_time(source: Any, clock: Any) -> None:
         assert len(found.fetcher.artifacts) == 5
 
 
+async def test_what_comes_first_is_fetched_first(source: Any, clock: Any) -> None:
+    async with watched(source, clock) as found:
+        wanted = [("m", str(number)) for number in (5, 3, 8, 1, 2)]
+        await found.require(*wanted, changes=len(wanted))
+        assert source.fetches == wanted
+
+
+async def test_doubted_files_are_fetched_again_only_if_they_have_changed(source: Any, clock: Any) -> None:
+    async with watched(source, clock) as found:
+        await found.require(ONE, changes=1)
+        for _ in range(2):
+            found.fetcher.doubt(ONE)
+        await found.require(ONE, changes=1)
+        assert (source.fetches, found.fetcher.artifacts.keys()) == ([ONE], {ONE})
+        (source.folder / "note").write_text("somebody wrote here")
+        found.fetcher.doubt(ONE)
+        await asyncio.wait_for(found.changes.get(), TIMEOUT_S)
+        assert not found.fetcher.artifacts
+        await found.require(ONE, changes=1)
+        assert (source.fetches, found.fetcher.artifacts.keys()) == ([ONE, ONE], {ONE})
+        found.fetcher.doubt(TWO)  # whose files nobody has
+        assert not found.fetcher.is_fetching(TWO)
+
+
 @pytest.mark.parametrize(
     ("error", "reason", "retry_s"),
     [

@@ -11,7 +11,7 @@ from penstock_server.control import messages, supervisor, worker_pool
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.settings import WatchdogSettings
-from penstock_server.control.supervisor import Supervisor
+from penstock_server.control.supervisor import RECONCILE_S, Supervisor
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
 from penstock_server.control.worker_pool import HOPELESS_ENDS, PAUSES_S, STEADY_S
 from penstock_server.control.worker_process import WorkerProcess
@@ -57,7 +57,7 @@ async def fetched(server: "Server", model: str, version: str) -> None:
 class Server:
     """A supervisor whose workers are the test's."""
 
-    def __init__(self, counters: CounterStore, clock: Any, *, workers: int, cache: Path) -> None:
+    def __init__(self, counters: CounterStore, clock: Any, *, workers: int, cache: Path, reconcile_s: float) -> None:
         self.clock = clock
         self.tried: list[str] = []
         self.verdicts: dict[tuple[str, str], Verdict] = {}
@@ -80,6 +80,7 @@ class Server:
             load_settings=lambda model: LoadSettings(),
             unanswered=lambda: self.unanswered,
             watchdog=WatchdogSettings(),
+            reconcile_s=reconcile_s,
             clock=clock,
         )
         self.running = asyncio.create_task(self.supervisor.run())
@@ -141,8 +142,8 @@ async def start(
     monkeypatch.setattr("penstock_server.control.fetcher.read", lambda folder: Artifact(folder, folder))
     servers: list[Server] = []
 
-    def make(workers: int = 1) -> Server:
-        servers.append(Server(counters, fake_clock(), workers=workers, cache=tmp_path))
+    def make(workers: int = 1, reconcile_s: float = RECONCILE_S) -> Server:
+        servers.append(Server(counters, fake_clock(), workers=workers, cache=tmp_path, reconcile_s=reconcile_s))
         return servers[-1]
 
     yield make
@@ -389,11 +390,8 @@ async def test_a_later_worker_that_cannot_bind_the_port_is_replaced(
     assert not server.supervisor._failure.done()
 
 
-async def test_a_fetch_that_failed_is_tried_again(
-    start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervisor, "RECONCILE_S", 0.01)
-    server = start()
+async def test_a_fetch_that_failed_is_tried_again(start: Callable[..., Server]) -> None:
+    server = start(reconcile_s=0.01)
     server.source.errors["m", "1"] = UnavailableError("the registry does not answer")
     server.supervisor.on_desired(desired(m=TrafficPlan("1")))
     worker = await server.worker()
@@ -883,8 +881,7 @@ async def test_a_worker_that_cannot_be_started_is_started_later(
 async def test_a_round_that_fails_for_want_of_descriptors_is_made_again(
     start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "RECONCILE_S", 0.01)
-    server = start()
+    server = start(reconcile_s=0.01)
     make, failures = server.counters.version, 0
 
     def refuse(*arguments: Any) -> Path:
@@ -965,3 +962,26 @@ async def test_how_a_champion_stands(start: Callable[..., Server]) -> None:
     while status("m")[1].state == "LOADING":
         await server.supervisor.next_round()
     assert "its digest is wrong" in status("m")[1].reason
+
+
+async def test_a_version_whose_files_somebody_changed_is_fetched_tried_and_loaded_again(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start()
+    model = tmp_path / "model.onnx"
+    model.write_text("whole")
+
+    async def fetch(model: str, version: str, identity: str) -> VersionFiles:
+        return VersionFiles(tmp_path, identity)
+
+    server.source.fetch = fetch  # type: ignore[method-assign]
+    worker = await server.serving()
+    worker.die()
+    model.write_text("cut")
+    replaced = await server.worker()
+    await replaced.hears("load m 1")
+    replaced.tell(messages.LoadFailed("m", "1", "its digest is wrong"))
+    await replaced.hears("listen", "load m 1")
+    assert server.tried == ["m 1", "m 1"]
+    replaced.tell(loaded("m", "1"))
+    await replaced.hears("serve m:1")

@@ -33,6 +33,7 @@ class Pool:
             changed=lambda: None,
             was_ready=lambda: True,
             fail=self.failures.append,
+            look_s=0.001,
             clock=clock,
         )
         self.running = asyncio.create_task(self._run())
@@ -106,7 +107,6 @@ async def test_a_drain_ends_in_time_whatever_hangs(
 async def test_a_machine_that_slept_costs_no_worker(
     new_pool: Callable[[], Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_pool, "LOOK_S", 0.001)
     steps: asyncio.Queue[float] = asyncio.Queue()
     monkeypatch.setattr(WorkerPool, "look", lambda _pool, step_s: steps.put_nowait(step_s))
     pool = new_pool()
@@ -123,7 +123,6 @@ async def test_a_machine_that_slept_costs_no_worker(
 
 
 async def test_a_watchdog_that_fails_looks_again(new_pool: Callable[[], Pool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "LOOK_S", 0.001)
     looks: asyncio.Queue[None] = asyncio.Queue()
 
     def look(_pool: WorkerPool, _step_s: float) -> None:
