@@ -74,6 +74,9 @@ def test_of_two_servers_one_acts_on_the_counts_of_both_and_the_other_goes_on_whe
 ) -> None:
     registry.publish("m", flag_model, alias="champion")
     servers = start_both()
+    fleet = [option for server in servers for option in ("--fleet", f"http://{server.http}")]
+    code, shown, _ = penstock("models", *fleet, "--fail-on-difference")
+    assert (code, shown.splitlines()[-1]) == (0, "all 2 servers answer, and serve what is wanted")
     registry.publish("m", flag_model)
     begin(penstock, registry, "m", SLOWLY, tmp_path)
     with Traffic(servers[0].grpc, "m", threads=2) as one, Traffic(servers[1].grpc, "m", threads=2) as two:
