@@ -58,10 +58,11 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     started = time.monotonic()
     how = trial.how
     folder = Path(trial.folder)
+    before_bytes = _resident_bytes()
     try:
         if is_ensemble(folder):
             return Verdict(took_s=time.monotonic() - started)  # it runs nothing that its models do not
-        servable, _ = load(
+        servable, cost = load(
             trial.key,
             folder,
             threads=how.threads,
@@ -76,8 +77,17 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     batching: Batching = "rows" if servable.is_batched else "request"
     note = "; ".join(filter(None, (servable.note, caching_verdict(servable, how.caching).note)))
     engine = servable.kernels.choice if isinstance(servable, OnnxServable) else None
+    memory_bytes = max(0, _resident_bytes() - before_bytes)
     servable.close()
-    return Verdict(batching=batching, engine=engine, note=note, took_s=time.monotonic() - started)
+    return Verdict(
+        batching=batching,
+        engine=engine,
+        note=note,
+        took_s=time.monotonic() - started,
+        memory_bytes=memory_bytes,
+        base_s=cost.base_s,
+        row_s=cost.row_s,
+    )
 
 
 def _reason(error: Exception, limits: TrialLimits, *, has_device: bool) -> str:
@@ -86,6 +96,13 @@ def _reason(error: Exception, limits: TrialLimits, *, has_device: bool) -> str:
     if isinstance(error, InvalidInputError):
         return str(error)
     return str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _mapped_bytes() -> int:

@@ -49,6 +49,7 @@ from penstock_server.control.operations import Operations
 from penstock_server.control.own_evidence import OwnEvidence, label_counts
 from penstock_server.control.prometheus_evidence import PrometheusEvidence
 from penstock_server.control.proven import ProvenVersions
+from penstock_server.control.refusal_tags import RefusalTags
 from penstock_server.control.replicas import TIMEOUT_S, Replicas
 from penstock_server.control.rollout_gauges import RolloutCollector
 from penstock_server.control.rollouts import RolloutController
@@ -204,6 +205,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             load_settings=settings.load_settings,
             unanswered=lambda: source.unanswered,
             watchdog=settings.watchdog,
+            bounds=settings.airlock,
         )
         stack.push_async_callback(supervisor.kernels.close)
         _compile_kernels(stack, settings, is_native=wanted == NATIVE, has_rest=ports.rest is not None)
@@ -326,6 +328,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             "watching drift": status.watch_drift,
             "following experiments": experiments.run,
             "following the capacity": partial(follow, meter, supervisor.view, counters),
+            **_refusal_tags(settings, supervisor, source),
         }
         if settings.rollouts.enabled:
             watched["acting on rollouts"] = partial(rollouts.run, settings.rollouts.look_s)
@@ -336,6 +339,21 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             grace_s=settings.grace_s,
             on_ready=lambda: on_ready(_addresses(grpc_address, http_address, rest_address, supervisor.view())),
         )
+
+
+def _refusal_tags(
+    settings: ServerSettings, supervisor: Supervisor, source: CombinedSource
+) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+    """What says in the registry which versions are refused, if it is to be said."""
+    if not settings.airlock.tag_refused or settings.registry is None:
+        return {}
+    tags = RefusalTags(
+        refused=supervisor.refused,
+        ready=lambda: {version.key for version in supervisor.view().versions if version.state == "READY"},
+        desired=source.combined,
+        registry=source,
+    )
+    return {"saying in the registry what is refused": tags.run}
 
 
 def _compile_kernels(stack: AsyncExitStack, settings: ServerSettings, *, is_native: bool, has_rest: bool) -> None:

@@ -198,6 +198,7 @@ def test_a_damaged_version_leaves_the_old_one_serving(
     assert failed[0]["version"] == second
     assert "model.onnx" in failed[0]["reason"]
     assert answering(server.grpc, "damaged") == first
+    until(lambda: "model.onnx" in _tags(registry, "damaged", second).get("penstock.refused", ""), "it is tagged")
     third = registry.publish("damaged", opposite_model, alias="champion")
     until(lambda: answering(server.grpc, "damaged") == third, "a sound version takes over")
 
@@ -294,6 +295,12 @@ def _quick_polls(registry: Any) -> Path:
     config = Path(registry.uri.removeprefix("sqlite:///")).with_suffix(".toml")
     config.write_text("poll_interval_s = 0.1\n")
     return config
+
+
+def _tags(registry: Any, name: str, version: str) -> dict[str, str]:
+    from mlflow import MlflowClient
+
+    return dict(MlflowClient(registry.uri, registry.uri).get_model_version(name, version).tags)
 
 
 def _stored_model(registry: Any, name: str, version: str) -> Path:

@@ -50,6 +50,9 @@ def test_what_runs_the_graph_is_told_for_the_workers(tmp_path: Path) -> None:
     assert verdict.has_passed
     assert verdict.engine is not None
     assert verdict.engine.proven_with == compiled.library(KERNELS).key
+    assert verdict.is_timed
+    assert 0 < verdict.batch_s(1) < 1
+    assert verdict.memory_bytes > 0
     again = msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict)
     assert again.engine == verdict.engine
 

@@ -45,6 +45,7 @@ class _Failure:
     reason: str
     retry_at_s: float
     identity: str
+    is_damaged: bool
 
 
 class ArtifactFetcher:
@@ -95,6 +96,11 @@ class ArtifactFetcher:
         """Why the last fetch of a version failed; None if it did not."""
         failure = self._failures.get(key)
         return None if failure is None else failure.reason
+
+    def is_damaged_or_here(self, key: VersionKey) -> bool:
+        """Whether something is known of a version's files: they are there, or they are such that nobody can use them."""
+        failure = self._failures.get(key)
+        return key in self._artifacts if failure is None else failure.is_damaged
 
     def require(self, keys: Iterable[VersionKey], identities: Mapping[str, Mapping[str, str]] = _NO_IDENTITIES) -> None:
         """Starts to fetch those of these versions that are missing, in this order, and forgets all others.
@@ -150,11 +156,10 @@ class ArtifactFetcher:
             self._artifacts[key], self._files[key], self._states[key] = artifact, files, states
             self._failures.pop(key, None)
         except PenstockError as error:
-            retry_s = RETRY_AWAY_S if isinstance(error, UnavailableError) else RETRY_DAMAGED_S
-            self._fail(key, identity, str(error), retry_s)
+            self._fail(key, identity, str(error), is_damaged=not isinstance(error, UnavailableError))
         except Exception as error:
             log.exception("fetch failed", model=key[0], version=key[1])
-            self._fail(key, identity, f"fetching failed: {type(error).__name__}", RETRY_AWAY_S)
+            self._fail(key, identity, f"fetching failed: {type(error).__name__}", is_damaged=False)
 
     async def _look_at(self, key: VersionKey) -> None:
         states: FileStates = []
@@ -177,11 +182,12 @@ class ArtifactFetcher:
         if files is not None and files.lease is not None:
             files.lease.close()
 
-    def _fail(self, key: VersionKey, identity: str, reason: str, retry_s: float) -> None:
+    def _fail(self, key: VersionKey, identity: str, reason: str, *, is_damaged: bool) -> None:
         known = self._failures.get(key)
         if known is None or known.reason != reason:
             log.warning("version cannot be fetched", model=key[0], version=key[1], reason=reason)
-        self._failures[key] = _Failure(reason, self._clock() + retry_s, identity)
+        retry_s = RETRY_DAMAGED_S if is_damaged else RETRY_AWAY_S
+        self._failures[key] = _Failure(reason, self._clock() + retry_s, identity, is_damaged)
 
 
 async def _read_on_thread(folder: Path) -> Artifact:

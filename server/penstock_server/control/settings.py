@@ -97,10 +97,20 @@ class AirlockSettings:
     Attributes:
         memory_mib: resident memory; a model needs about twice the size of its file.
         timeout_s: the time to load it, warm it up and run its golden requests.
+        memory_budget_mib: what all versions of a worker may need together, by what each took when it was tried. A version that
+            does not fit beside those that are loaded stays out; the former and the next champion are loaded at once for a
+            moment. None is no bound.
+        latency_factor: how many times as long as the version that answers for its model a new one may take for a batch of 1 or
+            64 rows, by what each took when it was tried. None compares nothing, and nor does a server at whose start nothing
+            answers yet.
+        tag_refused: why a version is refused is written to its tag `penstock.refused` in the registry, until it can be served.
     """
 
     memory_mib: int = 4096
     timeout_s: float = 120.0
+    memory_budget_mib: int | None = None
+    latency_factor: float | None = None
+    tag_refused: bool = True
 
     def __post_init__(self) -> None:
         if self.memory_mib < 256:
@@ -108,6 +118,10 @@ class AirlockSettings:
         # Written so that NaN, which TOML can say, is refused as well.
         if not 1 <= self.timeout_s < inf:
             raise InvalidInputError(f"airlock.timeout_s is {self.timeout_s}, expected at least 1 second")
+        if self.memory_budget_mib is not None and self.memory_budget_mib < 1:
+            raise InvalidInputError(f"airlock.memory_budget_mib is {self.memory_budget_mib}, expected at least 1")
+        if self.latency_factor is not None and not 1 <= self.latency_factor < inf:
+            raise InvalidInputError(f"airlock.latency_factor is {self.latency_factor}, expected at least 1")
 
 
 @dataclass(frozen=True, slots=True)

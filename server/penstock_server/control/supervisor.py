@@ -19,7 +19,7 @@ import structlog
 
 from penstock.names import VersionKey
 from penstock_server.clock import Clock, monotonic
-from penstock_server.control import messages
+from penstock_server.control import gates, messages
 from penstock_server.control.airlock import Airlock, RunTrial
 from penstock_server.control.fallback import Fallbacks, common_champions
 from penstock_server.control.fetcher import ArtifactFetcher, FetchesFiles, ReadFiles
@@ -29,7 +29,7 @@ from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.quarantine import Quarantine
 from penstock_server.control.readiness import Signs, WorkerSigns, not_ready_reason
 from penstock_server.control.reconcile import Versions, load_order, next_steps, one_first, plan_keys
-from penstock_server.control.settings import WatchdogSettings
+from penstock_server.control.settings import AirlockSettings, WatchdogSettings
 from penstock_server.control.verdict import LoadSettings, Trial, Verdict
 from penstock_server.control.view import ServerView, Standing, WorkerView, version_statuses, version_views
 from penstock_server.control.worker_pool import LOOK_S, StartWorker, WorkerPool
@@ -73,6 +73,7 @@ class Supervisor:
         read_files: reads the files of a version; see `ArtifactFetcher`.
         reconcile_s: the longest time between two rounds.
         look_s: the time between two looks at the workers' signs of life.
+        bounds: what a version may need and take that has passed the airlock.
 
     Attributes:
         kernels: compiles the feature kernels, once a version needs them.
@@ -98,8 +99,11 @@ class Supervisor:
         read_files: ReadFiles | None = None,
         reconcile_s: float = RECONCILE_S,
         look_s: float = LOOK_S,
+        bounds: AirlockSettings = AirlockSettings(),  # noqa: B008 - frozen
         clock: Clock = monotonic,
     ) -> None:
+        self._bounds = bounds
+        self._gated: dict[VersionKey, str] = {}
         self._address = address
         self._port = port
         self._ports = [each for each in (port, rest_port) if each is not None]
@@ -234,6 +238,14 @@ class Supervisor:
         # A version that answers may have something that is worth knowing.
         return Health() if status.state == "READY" else Health(is_ready=False, reason=status.reason)
 
+    def refused(self) -> dict[VersionKey, str]:
+        """The desired versions that are refused as they are, with the reasons; without what could not be fetched just now."""
+        return {
+            key: reason
+            for key in plan_keys(self._desired.models)
+            if self._fetcher.is_damaged_or_here(key) and (reason := self._refusal(key)) is not None
+        }
+
     def set_log_level(self, level: LogLevel) -> None:
         """Has the supervisor and all workers log from this level on."""
         set_level(level)
@@ -321,6 +333,7 @@ class Supervisor:
         others = sorted(wanted | (held & self._fetcher.artifacts.keys()))
         self._fetcher.require([*first, *others], self._desired.identities)
         self._airlock.require(self._trials())
+        self._gated = self._refused_by_gates()
         self._quarantine.keep(wanted | held)
         for key in self._process_ends.keys() - wanted - held:
             del self._process_ends[key]
@@ -362,6 +375,26 @@ class Supervisor:
         artifact = self._fetcher.artifacts.get(key)
         return artifact is not None and artifact.features is not None and not self.kernels.is_ready
 
+    def _refused_by_gates(self) -> dict[VersionKey, str]:
+        """The versions that passed the airlock, and are too large or too slow."""
+        if self._bounds.memory_budget_mib is None and self._bounds.latency_factor is None:
+            return {}
+        artifacts = self._fetcher.artifacts
+        loaded = self._loaded()
+        identities = {key: self._fetcher.identity(key) for key in artifacts}
+        found = {key: self._airlock.verdict(key, identity) for key, identity in identities.items()}
+        refused = gates.refusals(
+            load_order(self._desired.models, Versions(fallbacks=self._fallbacks.versions), {}),
+            {key: verdict for key, verdict in found.items() if verdict is not None and verdict.has_passed},
+            loaded={key for key, identity in identities.items() if (key, identity) in loaded},
+            answering=common_champions([worker.plans for worker in self._pool.workers.values()]),
+            settings=self._bounds,
+        )
+        for key, reason in refused.items():
+            if key not in self._gated:
+                log.error("version cannot be served", model=key[0], version=key[1], reason=reason)
+        return refused
+
     def _known(self) -> Versions:
         """What may be loaded by any worker."""
         keys = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()} & self._fetcher.artifacts.keys()
@@ -372,6 +405,7 @@ class Supervisor:
                 for key, identity in identities.items()
                 if (verdict := self._airlock.verdict(key, identity)) is not None
                 and verdict.has_passed
+                and key not in self._gated
                 and self._quarantine.reason(key, identity) is None
             },
             doubtful=frozenset(
@@ -510,6 +544,8 @@ class Supervisor:
         verdict = self._airlock.verdict(key, identity)
         if verdict is not None and not verdict.has_passed:
             return verdict.reason
+        if key in self._gated:
+            return self._gated[key]
         return self._quarantine.reason(key, identity)
 
     def _standing(self, key: VersionKey) -> Standing:

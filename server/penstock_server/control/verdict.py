@@ -66,6 +66,8 @@ class Verdict(msgspec.Struct, frozen=True):
         engine: what runs the graph, for the workers, which take that on trust too; None if it is no graph.
         note: what is worth knowing about a version that passed, in one sentence.
         took_s: the time of the load.
+        memory_bytes: about what it took of the process's memory; 0 where that was not measured.
+        base_s, row_s: a batch of n rows took `base_s + row_s * n`, in the airlock; 0 where that was not measured.
     """
 
     reason: str = ""
@@ -73,6 +75,18 @@ class Verdict(msgspec.Struct, frozen=True):
     engine: Choice | None = None
     note: str = ""
     took_s: float = 0.0
+    memory_bytes: int = 0
+    base_s: float = 0.0
+    row_s: float = 0.0
+
+    def batch_s(self, rows: int) -> float:
+        """How long a batch took, by what was measured."""
+        return self.base_s + self.row_s * rows
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its batches were measured."""
+        return self.base_s + self.row_s > 0
 
     @property
     def has_passed(self) -> bool:

@@ -8,6 +8,8 @@ from penstock.names import CHAMPION
 from penstock_server.rollout.progress import CANDIDATE, PROGRESS_TAG, SPEC_TAG
 
 TAG_PREFIX = "penstock."
+REFUSED_TAG = "penstock.refused"
+"""The tag of a version that says why a server refuses it."""
 
 
 class RegisteredRollout(msgspec.Struct, frozen=True):

@@ -156,7 +156,8 @@ def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
     followed = [(model, states[index][1]) for model, index in owners.items()]
     rollouts = {model: desired.rollouts[model] for model, desired in followed if model in desired.rollouts}
     tags = {model: desired.model_tags[model] for model, desired in followed if model in desired.model_tags}
-    return Desired(models=models, problems=joined, identities=known, rollouts=rollouts, model_tags=tags), owners
+    refused = {model: desired.refused[model] for model, desired in followed if model in desired.refused}
+    return Desired(models, joined, known, rollouts, tags, refused), owners
 
 
 class CombinedSource:

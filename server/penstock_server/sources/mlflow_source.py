@@ -20,7 +20,14 @@ from penstock_server.models.version_folder import shown
 from penstock_server.rollout.aliases import aliases_of, interpret, tagged_versions
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.rollout.progress import LEASE_TAG
-from penstock_server.rollout.registered import TAG_PREFIX, Change, Expected, RegisteredRollout, candidate_of
+from penstock_server.rollout.registered import (
+    REFUSED_TAG,
+    TAG_PREFIX,
+    Change,
+    Expected,
+    RegisteredRollout,
+    candidate_of,
+)
 from penstock_server.sources import flavours, local_files, remote_files
 from penstock_server.sources.budget import Budget
 from penstock_server.sources.http_session import HttpSession, needs_mlflow
@@ -96,6 +103,7 @@ class MlflowSource:
             reading.identities,
             reading.rollouts,
             reading.model_tags,
+            reading.refused,
         )
 
     def fetch(self, model: str, version: str, identity: str = "") -> Path:
@@ -206,6 +214,7 @@ class _Reading:
         self.identities: dict[str, dict[str, str]] = {}
         self.rollouts: dict[str, RegisteredRollout] = {}
         self.model_tags: dict[str, dict[str, str]] = {}
+        self.refused: dict[str, dict[str, str]] = {}
         self.used: dict[tuple[str, str, str], RegisteredVersion] = {}
         self._registry = registry
         self._known = known
@@ -241,6 +250,12 @@ class _Reading:
         self.models[name] = plan
         if found := {version: versions[version].identity for version in plan.versions if version in versions}:
             self.identities[name] = found
+        if refused := {
+            version: reason
+            for version in plan.versions
+            if version in versions and (reason := versions[version].tags.get(REFUSED_TAG, ""))
+        }:
+            self.refused[name] = refused
         if problem is not None:
             sentences.append(problem)
         if sentences:

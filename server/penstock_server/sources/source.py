@@ -33,6 +33,7 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
             source does not know it.
         rollouts: each model's version that is being rolled out, with what the registry says of that.
         model_tags: those of each model's own tags that are Penstock's; without models that have none.
+        refused: the tag of each version of the plans that says why a server refuses it; without those that have none.
     """
 
     models: Mapping[str, TrafficPlan] = msgspec.field(default_factory=dict)
@@ -40,6 +41,7 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     identities: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
     rollouts: Mapping[str, RegisteredRollout] = msgspec.field(default_factory=dict)
     model_tags: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
+    refused: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
 
     def identity(self, model: str, version: str) -> str:
         """The version's identity, "" if it is unknown."""
@@ -75,12 +77,14 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         identities = {name: former.identities[name] for name in names if name in former.identities}
         rollouts = {name: former.rollouts[name] for name in names if name in former.rollouts}
         model_tags = {name: former.model_tags[name] for name in names if name in former.model_tags}
+        refused = {name: former.refused[name] for name in names if name in former.refused}
         return Desired(
             {**plans, **self.models},
             self.problems,
             {**identities, **self.identities},
             {**rollouts, **self.rollouts},
             {**model_tags, **self.model_tags},
+            {**refused, **self.refused},
         )
 
 

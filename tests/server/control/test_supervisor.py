@@ -10,7 +10,7 @@ from penstock_server.compiled_models.choice import Choice
 from penstock_server.control import messages, supervisor, worker_pool
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.proven import ProvenVersions
-from penstock_server.control.settings import WatchdogSettings
+from penstock_server.control.settings import AirlockSettings, WatchdogSettings
 from penstock_server.control.supervisor import RECONCILE_S, Supervisor
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
 from penstock_server.control.worker_pool import HOPELESS_ENDS, PAUSES_S, STEADY_S
@@ -57,7 +57,16 @@ async def fetched(server: "Server", model: str, version: str) -> None:
 class Server:
     """A supervisor whose workers are the test's."""
 
-    def __init__(self, counters: CounterStore, clock: Any, *, workers: int, cache: Path, reconcile_s: float) -> None:
+    def __init__(
+        self,
+        counters: CounterStore,
+        clock: Any,
+        *,
+        workers: int,
+        cache: Path,
+        reconcile_s: float,
+        bounds: AirlockSettings,
+    ) -> None:
         self.clock = clock
         self.tried: list[str] = []
         self.verdicts: dict[tuple[str, str], Verdict] = {}
@@ -81,6 +90,7 @@ class Server:
             unanswered=lambda: self.unanswered,
             watchdog=WatchdogSettings(),
             reconcile_s=reconcile_s,
+            bounds=bounds,
             clock=clock,
         )
         self.running = asyncio.create_task(self.supervisor.run())
@@ -142,8 +152,14 @@ async def start(
     monkeypatch.setattr("penstock_server.control.fetcher.read", lambda folder: Artifact(folder, folder))
     servers: list[Server] = []
 
-    def make(workers: int = 1, reconcile_s: float = RECONCILE_S) -> Server:
-        servers.append(Server(counters, fake_clock(), workers=workers, cache=tmp_path, reconcile_s=reconcile_s))
+    def make(
+        workers: int = 1,
+        reconcile_s: float = RECONCILE_S,
+        bounds: AirlockSettings = AirlockSettings(),  # noqa: B008 - frozen
+    ) -> Server:
+        servers.append(
+            Server(counters, fake_clock(), workers=workers, cache=tmp_path, reconcile_s=reconcile_s, bounds=bounds)
+        )
         return servers[-1]
 
     yield make
@@ -568,6 +584,41 @@ async def test_a_version_that_does_not_pass_the_airlock_is_loaded_by_nobody(star
     view = server.supervisor.view()
     assert (view.quarantined, view.failed_reloads, view.is_ready) == (1, 1, True)
     assert worker.serves[-1].models["m"].statuses["2"].reason.startswith("used more")
+
+
+async def test_what_is_too_slow_or_too_large_stays_out_until_something_changes(start: Callable[..., Server]) -> None:
+    server = start(bounds=AirlockSettings(latency_factor=2.0, memory_budget_mib=100))
+    server.verdicts["m", "1"] = Verdict(batching="rows", base_s=0.001, memory_bytes=40 << 20)
+    server.verdicts["m", "2"] = Verdict(batching="rows", base_s=0.01, memory_bytes=1 << 20)
+    server.verdicts["m", "3"] = Verdict(batching="rows", base_s=0.001, memory_bytes=80 << 20)
+    server.verdicts["m", "4"] = Verdict(batching="rows", base_s=0.002, memory_bytes=60 << 20)
+    worker = await server.serving()
+    for version, why in (("2", "airlock.latency_factor"), ("3", "airlock.memory_budget_mib")):
+        server.supervisor.on_desired(desired(m=TrafficPlan(version)))
+        await fetched(server, "m", version)
+        await server.supervisor.act()
+        assert why in server.supervisor.refused()["m", version]
+        assert server.supervisor.health(("m", version)).is_refused
+        (view,) = (one for one in server.supervisor.view().versions if one.version == version)
+        assert (view.state, why in view.reason) == ("UNAVAILABLE", True)
+    server.supervisor.on_desired(desired(m=TrafficPlan("4")))
+    await worker.hears("load m 4")
+    assert not server.supervisor.refused()
+
+
+async def test_what_could_not_be_fetched_is_refused_only_if_nobody_could(start: Callable[..., Server]) -> None:
+    server = start()
+    await server.serving()
+    for version, error in (
+        ("2", UnavailableError("the registry is away")),
+        ("3", InvalidInputError("its digest is wrong")),
+    ):
+        server.source.errors["m", version] = error
+        server.supervisor.on_desired(desired(m=TrafficPlan(version)))
+        while server.supervisor._fetcher.failure(("m", version)) is None:
+            await server.supervisor.act()
+        refused = {} if version == "2" else {("m", "3"): "its digest is wrong"}
+        assert server.supervisor.refused() == refused
 
 
 async def test_a_worker_listens_while_its_canary_is_still_tried(start: Callable[..., Server]) -> None:

@@ -7,6 +7,7 @@ from penstock_server.errors import InvalidInputError, NotFoundError, Unavailable
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
 from penstock_server.models import artifact
 from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
+from penstock_server.rollout.registered import REFUSED_TAG, DeleteTag, Expected, SetTag
 from penstock_server.sources import mlflow_source
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_server.sources.settings import FetchSettings
@@ -80,6 +81,15 @@ class TestPoll:
         assert "canary 2 has no tag 'penstock.weight' and gets no traffic" in unweighted.problems["a"]
         publisher.client.set_model_version_tag("a", version, "penstock.weight", "12.5")
         assert said(source.poll()) == ({"a": TrafficPlan("1", (Arm("2", 0.125),))}, {})
+
+    def test_what_a_server_said_of_a_version_is_read(self, publisher: Any, source: MlflowSource) -> None:
+        publisher.publish("fares", "champion")
+        assert source.poll().refused == {}
+        source.write("fares", Expected({}), [SetTag("1", REFUSED_TAG, "its digest is wrong")])
+        assert source.poll().refused == {"fares": {"1": "its digest is wrong"}}
+        for _ in range(2):  # what is gone need not be there
+            source.write("fares", Expected({}), [DeleteTag("1", REFUSED_TAG)])
+        assert source.poll().refused == {}
 
     def test_several_canaries_and_shadows_have_the_shares_of_their_tags(
         self, publisher: Any, source: MlflowSource
