@@ -185,3 +185,18 @@ def test_tokens_are_taken_back_without_a_restart(world: World) -> None:
     assert world.infer("renewed") is None
     write_tokens(world.folder, shop="good", ops="ops", few="few")
     _until(lambda: world.infer("good") is None, "the token is given again")
+
+
+def test_a_stream_tells_over_tls_and_ends_when_its_token_is_taken_back(world: World) -> None:
+    asked = urllib.request.Request(f"https://{world.server.http}/v1/live", headers={"Authorization": "Bearer ops"})
+    _until(lambda: world.get("/v1/models", "ops") == 200, "the supervisor has read the tokens")
+    with urllib.request.urlopen(asked, timeout=WAIT_S, context=world.context) as reply:
+        told = [reply.readline() for _ in range(7 * 3)][::3]
+        assert told[:3] == [b"event: server\n", b"event: models\n", b"event: traffic\n"]
+        assert set(told) == {
+            f"event: {name}\n".encode()
+            for name in ("server", "models", "traffic", "rollouts", "events", "accuracy", "drift")
+        }
+        write_tokens(world.folder, shop="good", few="few")
+        for line in reply:
+            assert line.split(b":")[0] in (b"event", b"data", b"\n")
