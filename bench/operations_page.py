@@ -30,7 +30,7 @@ from bench import inference, models
 from bench.load.connection import prefixed
 from bench.overload import counts
 from bench.protocols import GRPC
-from bench.servers.measured import SERVERS, running
+from bench.servers.measured import SERVERS
 from penstock_server.errors import UnavailableError
 from penstock_server.page.feed import VIEWERS
 from penstock_tools.server_process import ServerProcess
@@ -181,7 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder = Path(name)
             files = models.write(folder / "models", set(names))
             (folder / "body").write_bytes(prefixed(GRPC.messages(_MODEL, rows=1, copies=options.models)[0]))
-            with running(SERVERS["penstock"].command(folder / "models", files)) as process:
+            with ServerProcess(SERVERS["penstock"].command(folder / "models", files), log=folder / "log") as process:
+                process.wait_ready(_LOADED_S)
                 _wait_for_all(process, len(names))
                 for _ in range(options.rounds):
                     for count, outcomes in found.items():

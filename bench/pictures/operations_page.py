@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 from penstock_tools.server_process import PENSTOCK
 
 _ADDRESS: Final = re.compile(r'"http": "([^"]+)", "event": "the HTTP port answers"')
-_START_S: Final = 180.0
+_START_S: Final = 600.0
 _CANARY_MS: Final = 400_000.0
 _SETTLED_MS: Final = 4_000.0
 """So that the curve has something to show of the canary's time."""

@@ -35,7 +35,7 @@ from penstock_server.capacity.estimate import TurnCost
 from penstock_server.capacity.gauges import CapacityCollector
 from penstock_server.capacity.meter import CapacityMeter
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
-from penstock_server.control import log_settings, port, rollout_calls
+from penstock_server.control import log_settings, port, preemption, rollout_calls
 from penstock_server.control.capacity import follow
 from penstock_server.control.evidence_gauges import EvidenceCollector
 from penstock_server.control.experiment_gauges import ExperimentCollector
@@ -53,6 +53,7 @@ from penstock_server.control.refusal_tags import RefusalTags
 from penstock_server.control.replicas import TIMEOUT_S, Replicas
 from penstock_server.control.rollout_gauges import RolloutCollector
 from penstock_server.control.rollouts import RolloutController
+from penstock_server.control.settings import PreemptionSettings
 from penstock_server.control.shared_calls import SharedCalls, run_on
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.status import ServerStatus
@@ -329,6 +330,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             "following experiments": experiments.run,
             "following the capacity": partial(follow, meter, supervisor.view, counters),
             **_refusal_tags(settings, supervisor, source),
+            **_asking_the_cloud(settings.preemption),
         }
         if settings.rollouts.enabled:
             watched["acting on rollouts"] = partial(rollouts.run, settings.rollouts.look_s)
@@ -518,6 +520,14 @@ def _with_label_folder(settings: ServerSettings, grpc_address: str) -> ServerSet
         return settings
     folder = labels.folder or data_dir() / "labels" / file_name_for(grpc_address)
     return replace(settings, labels=replace(labels, folder=folder.absolute()))
+
+
+def _asking_the_cloud(settings: PreemptionSettings) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+    """Has the server drain, as on SIGTERM, when the cloud takes the machine away; nothing where nobody is to be asked."""
+    if settings.cloud is None:
+        return {}
+    leave = partial(os.kill, os.getpid(), signal.SIGTERM)
+    return {"asking whether the cloud takes this machine away": partial(preemption.follow, settings, leave)}
 
 
 def _page_of(settings: ServerSettings, source: CombinedSource, model: str, version: str) -> str:

@@ -16,7 +16,13 @@ import msgspec
 
 from penstock_server.access.settings import AccessSettings
 from penstock_server.batching.limits import BatchLimits
-from penstock_server.control.settings import AirlockSettings, HttpSettings, WatchdogSettings, WebhookSettings
+from penstock_server.control.settings import (
+    AirlockSettings,
+    HttpSettings,
+    PreemptionSettings,
+    WatchdogSettings,
+    WebhookSettings,
+)
 from penstock_server.control.verdict import LoadSettings
 from penstock_server.cores import cores
 from penstock_server.drift.report import RATE, RUN_LENGTH, WINDOW_ROWS, WINDOW_S, DriftRules
@@ -231,6 +237,7 @@ class ServerSettings:
         response_cache: which answers are kept for requests with the same rows; none by default.
         retraining: which models are trained anew when, and who is told; none by default.
         rollouts: whether this server acts on rollouts, and on whose evidence.
+        preemption: whether the cloud is asked if it takes this machine away; nobody is by default.
     """
 
     registry: str | None = None
@@ -264,6 +271,7 @@ class ServerSettings:
     cache: CacheSettings = field(default_factory=CacheSettings)
     retraining: RetrainingSettings = field(default_factory=RetrainingSettings)
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    preemption: PreemptionSettings = field(default_factory=PreemptionSettings)
 
     def __post_init__(self) -> None:
         ports = {"port": self.port, "http_port": self.http_port, "rest_port": self.rest_port or 0}

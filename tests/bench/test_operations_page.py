@@ -43,10 +43,10 @@ def test_tables_are_printed_and_failures_are_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
-    def running(_: list[str]) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(http="127.0.0.1:1")
+    def process(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(http="127.0.0.1:1", wait_ready=lambda _: None)
 
-    monkeypatch.setattr(operations_page, "running", running)
+    monkeypatch.setattr(operations_page, "ServerProcess", process)
     monkeypatch.setattr(operations_page, "_wait_for_all", lambda *_: None)
     monkeypatch.setattr(operations_page, "look", lambda *_: Outcome(1000.0, 0.01, 0.001))
     monkeypatch.setattr(operations_page, "paints", lambda *_: [Paint(0.1, 0.3, 41_000)])

@@ -14,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock import inference_pb2 as pb
+from tests.server.control.test_preemption import metadata  # noqa: F401 - a fixture
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -118,3 +119,24 @@ def test_a_socket_file_serves_and_is_gone_afterwards(start: Any, plain_repositor
         assert channel.unary_unary(INFER)(request(), timeout=TIMEOUT_S)
     assert server.stop() == 0
     assert not path.exists()
+
+
+def test_a_server_drains_when_the_cloud_takes_its_machine_away(
+    start: Any,
+    plain_repository: Path,
+    tmp_path: Path,
+    metadata: Any,  # noqa: F811 - the fixture
+) -> None:
+    (tmp_path / "penstock.toml").write_text(
+        f'[preemption]\ncloud = "aws"\naddress = "{metadata.address}"\nevery_s = 1\n'
+    )
+    server = start(
+        "--model-repository", str(plain_repository), "--config", str(tmp_path / "penstock.toml")
+    ).wait_ready()
+    load = Load(server.grpc)
+    load.wait_running()
+    metadata.going = True
+    load.wait_ended()
+    assert set(load.ends) <= {"OK", "UNAVAILABLE"}
+    assert server.wait(TIMEOUT_S) == 0
+    assert "the cloud takes this machine away: draining" in server.logged()

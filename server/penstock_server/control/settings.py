@@ -1,13 +1,40 @@
-"""The settings of the control plane: what a version may use before it has proven itself, and when a worker counts as hung."""
+"""The settings of the control plane: its port, limits of new versions, when a worker hangs, whether the cloud is asked."""
 
 import os
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.transport.tls_files import TlsFiles, tls_files
+
+Cloud = Literal["aws", "gcp", "azure"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreemptionSettings:
+    """Whether the cloud is asked if it is about to take this machine away; the server drains then, as on SIGTERM.
+
+    Attributes:
+        cloud: whose machine it is: aws, gcp or azure. None asks nobody.
+        address: where the cloud's metadata are in place of its own address, such as http://127.0.0.1:8080.
+        every_s: how often it is asked.
+    """
+
+    cloud: Cloud | None = None
+    address: str | None = None
+    every_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.cloud is not None and self.cloud not in get_args(Cloud):
+            raise InvalidInputError(f"preemption.cloud is {self.cloud!r}, expected {', '.join(get_args(Cloud))}")
+        if self.address is not None and not (self.address.startswith("http://") and urlsplit(self.address).hostname):
+            raise InvalidInputError(f"preemption.address is {self.address!r}, expected http://HOST or http://HOST:PORT")
+        # Written so that NaN, which TOML can say, is refused as well.
+        if not 1 <= self.every_s <= 60:
+            raise InvalidInputError(f"preemption.every_s is {self.every_s}, expected 1 to 60 seconds")
 
 
 @dataclass(frozen=True, slots=True)
