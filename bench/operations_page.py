@@ -8,6 +8,7 @@ the models, and how many bytes.
 
 import argparse
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -118,8 +119,8 @@ def look(process: ServerProcess, body: Path, count: int, seconds: float) -> Outc
                 time.sleep(_PROBE_S)
             lasted_s = time.monotonic() - began_s
             used_s = cpu_s(process.pid) - used_s
-            if _answered(process) == before:
-                raise UnavailableError("the server answers nothing")
+            if sending.poll() is not None:
+                raise UnavailableError(f"h2load ended with exit code {sending.returncode}")
             return Outcome((_answered(process) - before) / lasted_s, used_s / lasted_s, quantiles(took, n=100)[-1])
         finally:
             sending.kill()
@@ -172,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", type=int, default=200, help="how many (default: 200)")
     parser.add_argument("--rounds", type=int, default=5, help="how many (default: 5)")
     parser.add_argument("--seconds", type=float, default=5, help="of each round (default: 5)")
-    parser.add_argument("--chromium", default="chromium", help="the browser's program")
+    parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser's program")
     options = parser.parse_args(arguments)
     names = models.copies(_MODEL, options.models)
     found: dict[int, list[Outcome]] = {0: [], 1: [], VIEWERS: []}

@@ -6,6 +6,7 @@ the way is canary. That takes some minutes.
 
 import argparse
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -56,7 +57,7 @@ def main() -> None:
         prog="python -m bench.pictures.operations_page", description="Draws the operations page."
     )
     parser.add_argument("file", type=Path, help="of the picture")
-    parser.add_argument("--chromium", default="chromium", help="the browser's program")
+    parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser's program")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
         command = [*PENSTOCK, "demo", "--full-loop", "--folder", name]

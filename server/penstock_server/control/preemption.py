@@ -71,6 +71,10 @@ class _Action(msgspec.Struct):
     time: str = ""
 
 
+_events: Final = msgspec.json.Decoder(_Events)
+_action: Final = msgspec.json.Decoder(_Action)
+
+
 def notice(cloud: Cloud, body: bytes) -> str:
     """What an answer says about the machine's end, in a few words; "" if it stays.
 
@@ -79,12 +83,12 @@ def notice(cloud: Cloud, body: bytes) -> str:
     """
     match cloud:
         case "aws":  # which answers 404 while there is nothing to say
-            found = msgspec.json.decode(body, type=_Action)
+            found = _action.decode(body)
             return f"{found.action} at {found.time}" if found.action in ("terminate", "stop", "hibernate") else ""
         case "gcp":
             return "preempted" if body.strip().upper() == b"TRUE" else ""
         case "azure":
-            events = msgspec.json.decode(body, type=_Events).events
+            events = _events.decode(body).events
             return next((f"{each.kind} not before {each.before}" for each in events if each.kind == "Preempt"), "")
 
 

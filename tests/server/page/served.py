@@ -118,7 +118,9 @@ class Shown:
         ]
 
     def of(self, key: tuple[str, str]) -> SharedCounters:
-        return self.counters.setdefault(key, new_counters(CountersShape()))
+        if key not in self.counters:
+            self.counters[key] = new_counters(CountersShape())
+        return self.counters[key]
 
     def answer(self, key: tuple[str, str], requests: int, took_ns: int = 1_000_000) -> None:
         counters = self.of(key)
