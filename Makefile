@@ -16,7 +16,7 @@ PARALLEL := -n $(WORKERS) --dist worksteal
 LEFT_OUT := -m 'not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test coverage explore mutants lint check protos dashboards docs architecture kernels dist bench bench-ci bench-peers faults audit fuzz clean
+.PHONY: help install lock demo test coverage explore simulate mutants lint check protos dashboards docs architecture kernels dist bench bench-ci bench-peers faults audit fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ coverage: $(STAMP) ## Run all tests, and show how many lines of each room they r
 
 explore: $(STAMP) ## Run the property tests with many other examples
 	$(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile=explore $(ARGS)
+
+simulate: $(STAMP) ## Simulate the control plane under faults, HOURS=10 hours of it on all cores; ARGS="--seed 7" replays a seed
+	$(BIN)/python -m tests.simulation --hours $(or $(HOURS),10) $(ARGS)
 
 mutants: $(STAMP) ## Change the pure rooms one place at a time, and show which changes no test sees; ARGS="--help" lists the options
 	$(BIN)/python tests/mutants.py $(ARGS)

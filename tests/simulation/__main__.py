@@ -1,0 +1,109 @@
+"""`python -m tests.simulation`: plays seeds for so many simulated hours on all cores, and says what came of it.
+
+--seed plays one seed alone and prints its trace; equal seeds give equal traces. The exit status is 1 if anything was wrong.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+from tests.simulation.simulation import FAULTS, Result, play
+
+MOST_FAILING = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plays, and returns the exit status."""
+    options = _parser().parse_args(arguments)
+    if options.seed is not None:
+        result = play(options.seed, options.each, echo=print)
+        print(f"{result.events:,} events, {result.hours:.2f} hours; digest {result.digest}")
+        print(*result.violations, sep="\n")
+        return bool(result.violations)
+    results = list(_until(options))
+    print(_told(results))
+    return any(result.violations for result in results)
+
+
+def _until(options: argparse.Namespace) -> Iterator[Result]:
+    """The results of seed after seed, until the hours or the seconds are over, with a line of progress."""
+    began_s, hours = time.monotonic(), 0.0
+    seeds = (f"{options.first + number}" for number in count())
+    with multiprocessing.Pool(options.jobs, initializer=os.nice, initargs=(options.nice,)) as pool:
+        failing = 0
+        for done, result in enumerate(pool.imap_unordered(_Played(options.each), seeds_of(seeds, options)), 1):
+            hours += result.hours
+            failing += bool(result.violations)
+            yield result
+            if sys.stderr.isatty():
+                share = min(1.0, hours / options.hours)
+                bar = "#" * int(30 * share)
+                print(f"\r[{bar:<30}] {hours:,.1f} hours, {done:,} seeds, {failing} failing", end="", file=sys.stderr)
+            if hours >= options.hours or time.monotonic() - began_s > options.seconds or failing >= MOST_FAILING:
+                pool.terminate()
+                break
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def seeds_of(seeds: Iterator[str], options: argparse.Namespace) -> Iterator[str]:
+    """As many seeds as can be needed: each takes `each` hours at least."""
+    return (seed for seed, _ in zip(seeds, range(int(options.hours / options.each) + 1), strict=False))
+
+
+class _Played:
+    """Plays a seed; an object, since a process gets it by pickle."""
+
+    def __init__(self, hours: float) -> None:
+        self._hours = hours
+
+    def __call__(self, seed: str) -> Result:
+        return play(seed, self._hours, keep_lines=0)
+
+
+def _told(results: Sequence[Result]) -> str:
+    """What came of the seeds, as text."""
+    faults, seen = Counter[str](), Counter[str]()
+    for result in results:
+        faults.update(result.faults)
+        seen.update(result.seen)
+    hours, events = sum(result.hours for result in results), sum(result.events for result in results)
+    steps, requests = sum(result.steps for result in results), sum(result.requests for result in results)
+    lines = [
+        f"{hours:,.1f} simulated hours, {len(results):,} seeds, {events:,} events, {steps:,} steps, {requests:,} requests",
+        "",
+        "faults:",
+        *(f"  {many:>9,}  {name}" for name, many in faults.most_common()),
+        *(f"          0  {name}" for name in FAULTS if not faults[name]),
+        "",
+        "what the server said of it:",
+        *(f"  {many:>9,}  {name}" for name, many in seen.most_common()),
+    ]
+    failing = [result for result in results if result.violations]
+    lines += ["", f"{len(failing)} failing seeds" + (":" if failing else "")]
+    for result in failing:
+        lines += [f"  {result.seed}: {result.violations[0][:500]}"]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--hours", type=float, default=10.0, help="simulated hours in all (default: %(default)s)")
+    parser.add_argument(
+        "--each", type=float, default=0.25, help="at least so many hours of each seed (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so many seconds")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    parser.add_argument("--nice", type=int, default=10, help="their niceness (default: %(default)s)")
+    parser.add_argument("--seed", help="play this seed alone, and print its trace")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

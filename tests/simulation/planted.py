@@ -1,0 +1,123 @@
+"""Bugs that are planted into the control plane, to prove that the simulation finds such ones.
+
+Each takes the place of a rule that the code keeps.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from unittest.mock import patch
+
+from penstock_server.control import fetcher, reconcile, supervisor
+from penstock_server.control.airlock import Airlock
+from penstock_server.control.fetcher import ArtifactFetcher
+from penstock_server.control.quarantine import Quarantine
+from penstock_server.control.source_client import SourceClient
+from penstock_server.control.watchdog import Vigil
+from penstock_server.control.worker_pool import WorkerPool
+from penstock_server.control.worker_process import WorkerProcess
+from penstock_server.metrics.store import CounterStore
+from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.sources.combined_source import Member
+from penstock_server.sources.source import Desired
+
+
+def _unloads_at_once(desired: Any, known: Any, worker: Any) -> Any:
+    steps = reconcile.next_steps(desired, known, worker)
+    needed = set(reconcile.plan_keys(desired))
+    extra = tuple(key for key, state in worker.versions.items() if key not in needed and state == "READY")
+    return replace(steps, unload=extra)
+
+
+def _gives_way(desired: Any, ready: Any, present: Any, fallback: Any = None) -> Any:
+    if desired.champion not in ready:
+        return None
+    return _effective_plan(desired, ready, present, fallback)
+
+
+def _trusts(desired: Any, ready: Any, present: Any, fallback: Any = None) -> Any:
+    return None if desired.champion is None else TrafficPlan(desired.champion, desired.canaries, desired.shadows)
+
+
+def _loads_more(worker: Any) -> Any:
+    return replace(_snapshot(worker), loading=None)
+
+
+def _forgets_the_identity(quarantine: Any, key: Any, identity: str) -> Any:
+    ends = quarantine._ends.get(key)
+    return None if ends is None or len(ends.times_s) < 2 else "is kept out"
+
+
+async def _forgets_when_away(member: Any) -> None:
+    await _poll(member)
+    if member.state.state == "away":
+        member.known = Desired()
+
+
+def _drops_early(store: Any, slot: int, keys: Any) -> None:
+    for held_slot, key in list(store._versions):
+        if held_slot == slot:
+            store.forget(slot, key)
+
+
+async def _leaves_trials(airlock: Any) -> None:
+    airlock._is_closed = True
+
+
+async def _starts_once(pool: Any, slot: int) -> None:
+    with suppress(OSError):
+        pool._counters.still(slot)
+        worker = await pool._start()
+        worker.begin(slot, pool._counters.slot(slot))
+        await pool._follow(worker)
+
+
+async def _leaves_processes(client: Any) -> None:
+    client._is_closed = True
+
+
+_effective_plan, _snapshot, _poll = reconcile.effective_plan, WorkerProcess.snapshot, Member.poll
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What stands in the place of a rule, and a seed that finds it out."""
+
+    place: Any
+    rule: str
+    instead: Any
+    seed: str
+
+
+PLANTED: Final = {
+    "a version is unloaded before the plan without it is in force": Plant(
+        supervisor, "next_steps", _unloads_at_once, "0"
+    ),
+    "the former champion gives way before the next is ready": Plant(reconcile, "effective_plan", _gives_way, "0"),
+    "a version is served before it is loaded": Plant(reconcile, "effective_plan", _trusts, "0"),
+    "a version registered anew keeps its old files": Plant(
+        ArtifactFetcher, "_is_there", lambda own, key, identity: key in own._artifacts, "6"
+    ),
+    "a worker is told to load while it loads": Plant(WorkerProcess, "snapshot", _loads_more, "0"),
+    "all workers try a new version at once": Plant(
+        supervisor, "one_first", lambda loadable, loading, held: dict(loadable), "0"
+    ),
+    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "0"),
+    "what is desired is forgotten while a poll fails": Plant(Member, "poll", _forgets_when_away, "0"),
+    "counters are dropped while they are counted in": Plant(CounterStore, "keep", _drops_early, "0"),
+    "a worker that hangs is not noticed": Plant(Vigil, "cause", lambda vigil, limits: None, "12"),
+    "trials go on when the server ends": Plant(Airlock, "close", _leaves_trials, "2"),
+    "a fetch that failed is not tried again": Plant(fetcher, "RETRY_AWAY_S", 1e9, "0"),
+    "a worker that ended is not replaced": Plant(WorkerPool, "_keep_alive", _starts_once, "0"),
+    "the server does not wait for its sources' processes": Plant(SourceClient, "close", _leaves_processes, "0"),
+}
+"""By what goes wrong."""
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Has the code do it wrong."""
+    plant = PLANTED[name]
+    with patch.object(plant.place, plant.rule, plant.instead):
+        yield
