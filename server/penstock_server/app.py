@@ -590,7 +590,9 @@ def _sources(settings: ServerSettings) -> list[Source]:
     return [
         SourceClient(
             name,
-            messages.Open(source, str(cache_dir()), fetch.max_mib, fetch.max_files, cache.max_mib, cache.keep),
+            messages.Open(
+                source, str(cache_dir()), fetch.max_mib, fetch.max_files, cache.max_mib, cache.keep, settings.policy
+            ),
             fetch_timeout_s=fetch.timeout_s,
         )
         for name, source in found

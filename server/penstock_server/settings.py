@@ -35,7 +35,7 @@ from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.response_cache.settings import ResponseCacheSettings
 from penstock_server.retraining.settings import RetrainingSettings
 from penstock_server.rollout.settings import RolloutSettings
-from penstock_server.sources.settings import CacheSettings, FetchSettings
+from penstock_server.sources.settings import CacheSettings, FetchSettings, PolicySettings
 from penstock_server.tracing.settings import TracingSettings
 from penstock_server.transport.address import UNIX, host_of
 from penstock_server.transport.settings import NATIVE, TransportName, TransportSettings
@@ -224,6 +224,7 @@ class ServerSettings:
         workers: processes that share the gRPC port; the file may say "auto", which is one per core.
         poll_interval_s: the longest pause between two polls of the registry, while it answers.
         webhook: whether MLflow's webhooks have it polled at once; off by default.
+        policy: which versions of a model are served, and which aliases give roles.
         grace_s: how long calls may take to finish when the server stops.
         watchdog_s: a worker whose loop shows no sign of life for this long is replaced.
         run_limit_s: so is one in which a batch on a model's own thread runs for this long.
@@ -267,6 +268,7 @@ class ServerSettings:
     labels: LabelSettings = field(default_factory=LabelSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     retraining: RetrainingSettings = field(default_factory=RetrainingSettings)

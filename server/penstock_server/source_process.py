@@ -80,13 +80,14 @@ class SourceServer:
 def _source(opening: messages.Open) -> MlflowSource | DirectorySource:
     match opening.source:
         case messages.Directory(folder):
-            return DirectorySource(Path(folder))
+            return DirectorySource(Path(folder), opening.policy)
         case messages.Registry(uri, models):
             return MlflowSource(
                 uri,
                 models=models,
                 cache_dir=Path(opening.cache_dir),
                 fetch=FetchSettings(opening.fetch_mib, opening.fetch_files),
+                policy=opening.policy,
             )
 
 

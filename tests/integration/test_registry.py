@@ -90,7 +90,9 @@ def following(start_shared: Any, shared_registry: Any, flag_model: bytes) -> Ser
     for model in ("promoted", "compared", "damaged", "broken", "renewed"):
         version = shared_registry.publish(model, flag_model, alias="champion")
     _stored_model(shared_registry, "broken", version).write_bytes(b"this is no ONNX")
-    server: Server = start_shared("--registry", shared_registry.uri, "--config", str(_quick_polls(shared_registry)))
+    config = _quick_polls(shared_registry)
+    config.write_text(f'{config.read_text()}[policy.models.kept]\nchampion = "production"\nlatest = 2\n')
+    server: Server = start_shared("--registry", shared_registry.uri, "--config", str(config))
     return server.wait_ready()
 
 
@@ -171,6 +173,27 @@ def test_canary_and_shadow_play_their_parts(
     registry.forget("compared", "canary")
     registry.forget("compared", "shadow")
     until(lambda: roles(server, "compared") == {"champion": champion}, "canary and shadow go")
+
+
+def test_a_policy_names_the_alias_and_keeps_versions_without_a_role(
+    following: Server, shared_registry: Any, flag_model: bytes, opposite_model: bytes, until: Any
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(shared_registry.uri, shared_registry.uri)
+    first = shared_registry.publish("kept", flag_model, alias="champion")  # which gives no role here
+    second, third = (shared_registry.publish("kept", opposite_model) for _ in range(2))
+    client.set_registered_model_alias("kept", "production", second)
+    until(lambda: roles(following, "kept") == {"champion": second}, "the policy's alias is followed")
+    until(
+        lambda: [row["state"] for row in following.models() if row["name"] == "kept"] == ["READY"] * 2, "both are ready"
+    )
+    with Client(following.grpc) as caller:
+        assert caller.predict("kept", ROWS).version == second
+        assert caller.predict("kept", ROWS, version=third).version == third
+        assert caller.predict("kept", ROWS, version="@champion").version == second
+        with pytest.raises(PenstockClientError, match=f"'{first}'|version {first}"):
+            caller.predict("kept", ROWS, version=first)
 
 
 def test_one_model_that_cannot_be_loaded_leaves_the_server_ready(following: Server) -> None:

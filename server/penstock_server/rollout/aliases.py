@@ -60,7 +60,12 @@ def tagged_versions(aliases: Mapping[str, str]) -> frozenset[str]:
 
 
 def interpret(
-    aliases: Mapping[str, str], tags: Tags, *, model: str = "NAME", newest: str = "VERSION"
+    aliases: Mapping[str, str],
+    tags: Tags,
+    *,
+    model: str = "NAME",
+    newest: str = "VERSION",
+    champion_alias: str = CHAMPION,
 ) -> tuple[TrafficPlan, str | None]:
     """The plan that the aliases of one model ask for, and what is wrong with them, if anything is.
 
@@ -73,10 +78,11 @@ def interpret(
         tags: those of the versions that `tagged_versions` names.
         model: the model's name, for the sentence that says what to do.
         newest: its newest version, for the same.
+        champion_alias: the registry's name of the alias that makes the champion, for the same.
     """
     champion = aliases.get(CHAMPION)
     if champion is None:
-        return TrafficPlan(), _without_champion(aliases, model, newest)
+        return TrafficPlan(), _without_champion(aliases, model, newest, champion_alias)
     problems: list[str] = []
     canaries: list[Arm] = []
     for alias, version in _beside(CANARY, aliases, champion, problems):
@@ -89,16 +95,18 @@ def interpret(
     return TrafficPlan(champion, tuple(canaries), tuple(shadows)), "; ".join(problems) or None
 
 
-def _without_champion(aliases: Mapping[str, str], model: str, newest: str) -> str:
+def _without_champion(aliases: Mapping[str, str], model: str, newest: str, champion_alias: str) -> str:
     others = sorted(aliases, key=lambda alias: (alias not in (CANARY, SHADOW), alias))[:3]
     besides = f", only {' and '.join(repr(alias[:100]) for alias in others)}" if others else ""
     meant = next((alias for alias in others if alias.lower() == CHAMPION), None)
     version = aliases.get(meant or "", newest or "VERSION")
     name = model if re.fullmatch(r"[\w.+-]+", model) else repr(model)
-    return (
-        f"registered, not served: no version has the alias '{CHAMPION}'{besides}; "
+    advice = (
         f"run `penstock promote {name} {version}`"
+        if champion_alias == CHAMPION
+        else "set it in MLflow, or change policy.champion"
     )
+    return f"registered, not served: no version has the alias '{champion_alias}'{besides}; {advice}"
 
 
 def _beside(role: Role, aliases: Mapping[str, str], champion: str, problems: list[str]) -> Iterator[tuple[str, str]]:

@@ -63,12 +63,14 @@ class Expected(msgspec.Struct, frozen=True):
         version: the version that the next two are about; "" where only the model's tags are expected.
         progress: its record; "" for none.
         champion: the champion; "" for none.
+        champion_alias: the alias by which it is champion in the registry.
     """
 
     tags: Mapping[str, str]
     version: str = ""
     progress: str = ""
     champion: str = ""
+    champion_alias: str = CHAMPION
 
     def unmet(self, model_tags: Mapping[str, str], aliases: Mapping[str, str], tags: Mapping[str, str]) -> str:
         """What is otherwise, in a few words; "" if nothing is."""
@@ -77,7 +79,7 @@ class Expected(msgspec.Struct, frozen=True):
                 return f"the model's tag '{key}' is another one"
         if self.version and tags.get(PROGRESS_TAG, "") != self.progress:
             return f"the tag '{PROGRESS_TAG}' of version {self.version} is another one"
-        if self.version and aliases.get(CHAMPION, "") != self.champion:
+        if self.version and aliases.get(self.champion_alias, "") != self.champion:
             return "the champion is another one"
         return ""
 

@@ -24,12 +24,11 @@ from penstock_server.models import triton_config
 from penstock_server.models.triton_config import MODEL, TritonConfig
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.rollout.registered import Change, Expected
+from penstock_server.sources.settings import MAX_VERSIONS, PolicySettings
 from penstock_server.sources.source import Desired, VersionFiles
 
 MAX_FILES: Final = 10_000
 """So many files of a version tell its identity."""
-MAX_VERSIONS: Final = 100
-"""So many versions of a model are served at most."""
 _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
@@ -56,11 +55,16 @@ def check_folder(folder: Path) -> None:
 class DirectorySource:
     """What a folder desires; its files are used where they are.
 
+    Args:
+        folder: the model repository.
+        policy: which versions of the models are served, unless a model's configuration says so.
+
     Attributes:
         name: its name in logs and in /v1/models.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, policy: PolicySettings = PolicySettings()) -> None:  # noqa: B008 - frozen
+        self._policy = policy
         self._folder = folder.absolute()
         self.name = name_of(folder)
         # What each model's configuration says, while its files are these.
@@ -84,7 +88,7 @@ class DirectorySource:
             problem: str | None
             try:
                 config, beside = self._config(path)
-                plan, problem = _desired_plan(path, config)
+                plan, problem = _desired_plan(path, config, self._policy.of(path.name))
                 identities[path.name] = {version: _identity(path / version, beside) for version in plan.versions}
                 models[path.name] = plan
             except OSError as error:
@@ -148,10 +152,11 @@ class DirectorySource:
             ) from error
 
 
-def _desired_plan(model: Path, config: TritonConfig | None) -> tuple[TrafficPlan, str | None]:
+def _desired_plan(model: Path, config: TritonConfig | None, policy: PolicySettings) -> tuple[TrafficPlan, str | None]:
     """The highest complete version as champion, and one sentence if there is none or a higher one cannot be used.
 
-    A configuration may ask for other versions: the highest of these is the champion, and requests may name the others.
+    A configuration, or the policy where there is none, may ask for other versions: the highest of these is the champion, and
+    requests may name the others. A pinned version is the champion in any case.
     """
     file = _file_of(config)
     numbers = sorted(
@@ -159,7 +164,7 @@ def _desired_plan(model: Path, config: TritonConfig | None) -> tuple[TrafficPlan
     )
     if not numbers:
         return TrafficPlan(), f"there is no version; expected <model>/<version>/{file}, as in {model.name}/1"
-    asked, most, problem = _asked(config, numbers)
+    asked, most, problem = _asked(config, numbers, policy)
     complete: list[str] = []
     for number in asked:
         if len(complete) == most:
@@ -170,26 +175,41 @@ def _desired_plan(model: Path, config: TritonConfig | None) -> tuple[TrafficPlan
             problem = problem or _unusable(model / str(number), file)
     if not complete:
         return TrafficPlan(), problem or f"no version holds {file} yet"
-    return TrafficPlan(champion=complete[0], others=tuple(complete[1:])), problem
+    champion = complete[0]
+    if policy.pinned is not None:
+        champion = str(policy.pinned)
+        if not _is_complete(model / champion, config):
+            raise InvalidInputError(f"policy.pinned names version {champion}, which is not there or holds no {file}")
+        if most == 1:
+            complete = []
+    return TrafficPlan(champion=champion, others=tuple(one for one in complete if one != champion)), problem
 
 
-def _asked(config: TritonConfig | None, numbers: Sequence[int]) -> tuple[Sequence[int], int, str | None]:
+def _asked(
+    config: TritonConfig | None, numbers: Sequence[int], policy: PolicySettings
+) -> tuple[Sequence[int], int, str | None]:
     """The versions to look at, the highest first, how many of them to serve, and which are missing."""
-    policy = None if config is None else config.message.version_policy
-    match None if policy is None else policy.WhichOneof("policy_choice"):
+    own = None if config is None else config.message.version_policy
+    match None if own is None else own.WhichOneof("policy_choice"):
         case "all":
             return numbers[:MAX_VERSIONS], MAX_VERSIONS, None
         case "specific":
-            assert policy is not None
-            named = set(policy.specific.versions)
-            missing = sorted(named - set(numbers))
-            problem = f"version_policy names version {missing[0]}, which is not there" if missing else None
-            return [number for number in numbers if number in named], MAX_VERSIONS, problem
+            assert own is not None
+            return _named(own.specific.versions, numbers, "version_policy")
         case "latest":
-            assert policy is not None
-            return numbers, min(max(1, policy.latest.num_versions), MAX_VERSIONS), None
+            assert own is not None
+            return numbers, min(max(1, own.latest.num_versions), MAX_VERSIONS), None
+        case _ if policy.versions:
+            return _named([*numbers[: policy.latest], *policy.versions], numbers, "policy.versions")
         case _:
-            return numbers, 1, None
+            return numbers, max(1, policy.latest), None
+
+
+def _named(versions: Iterable[int], numbers: Sequence[int], where: str) -> tuple[Sequence[int], int, str | None]:
+    named = set(versions)
+    missing = sorted(named - set(numbers))
+    problem = f"{where} names version {missing[0]}, which is not there" if missing else None
+    return [number for number in numbers if number in named], MAX_VERSIONS, problem
 
 
 def _file_of(config: TritonConfig | None) -> str:

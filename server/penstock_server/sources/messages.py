@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from penstock_server.rollout.registered import Change, Expected
+from penstock_server.sources.settings import PolicySettings
 from penstock_server.sources.source import Desired
 
 
@@ -34,6 +35,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     fetch_files: int
     cache_mib: float
     cache_keep: int
+    policy: PolicySettings = PolicySettings()
 
 
 class Poll(msgspec.Struct, frozen=True, tag=True):

@@ -23,6 +23,7 @@ from penstock_server.sources.registered import (
     all_pages,
     check_expected,
     identity_of,
+    name_filter,
 )
 from penstock_server.sources.registry import redacted, without_secrets
 
@@ -59,6 +60,13 @@ class RegistryClient:
     def version(self, model: str, version: str) -> RegisteredVersion:
         with self._translated(f"version {version} of model {model!r}"):
             return self._version(self._client().get_model_version(model, version), model)
+
+    def newest(self, model: str, count: int) -> list[str]:
+        with self._translated(f"the versions of model {model!r}"):
+            found = self._client().search_model_versions(
+                name_filter(model), max_results=count, order_by=["version_number DESC"]
+            )
+        return [str(one.version) for one in found][:count]
 
     def artifact_uri(self, model: str, version: str) -> str:
         with self._translated(f"the place of the files of version {version} of model {model!r}"):

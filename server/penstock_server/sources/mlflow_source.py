@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from penstock.names import CHAMPION, ROLES, role_of
 from penstock_server import paths
 from penstock_server.clock import Clock, monotonic
@@ -32,12 +34,13 @@ from penstock_server.sources import flavours, local_files, remote_files
 from penstock_server.sources.budget import Budget
 from penstock_server.sources.http_session import HttpSession, needs_mlflow
 from penstock_server.sources.mlflow_client import RegistryClient
+from penstock_server.sources.policy import PolicyRegistry, role_aliases
 from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, Registry
 from penstock_server.sources.registry import redacted, source_name, sqlite_path
 from penstock_server.sources.rest_registry import RestRegistry
-from penstock_server.sources.settings import FetchSettings
+from penstock_server.sources.settings import MAX_VERSIONS, FetchSettings, PolicySettings
 from penstock_server.sources.source import Desired, VersionFiles
-from penstock_server.sources.sqlite_registry import SqliteRegistry
+from penstock_server.sources.sqlite_registry import RoleAliases, SqliteRegistry
 from penstock_server.sources.version_cache import VersionCache
 
 _VERSION: Final = re.compile(r"[0-9]{1,18}")
@@ -58,6 +61,7 @@ class MlflowSource:
         cache_dir: where copies are kept; None is Penstock's cache folder.
         fetch: the bounds of a version.
         registry: reads the registry; None opens the one at `uri`.
+        policy: which versions of the models are served.
     """
 
     def __init__(
@@ -68,11 +72,14 @@ class MlflowSource:
         cache_dir: Path | None = None,
         fetch: FetchSettings = FetchSettings(),  # noqa: B008 - frozen
         registry: Registry | None = None,
+        policy: PolicySettings = PolicySettings(),  # noqa: B008 - frozen
     ) -> None:
+        self._policy = policy
+        self._newest: dict[tuple[str, str, int], list[str]] = {}
         self.name = source_name(uri, models)
         self._uri = uri
         self._shown = redacted(uri)
-        self._registry_or_none = registry
+        self._registry_or_none: Registry | None = None if registry is None else PolicyRegistry(registry, policy)
         self._models = tuple(dict.fromkeys(models))
         self._cache = VersionCache((cache_dir or paths.cache_dir()) / "models" / paths.file_name_for(self._shown))
         self._fetch_settings = fetch
@@ -82,13 +89,14 @@ class MlflowSource:
         """All that the registry desires now.
 
         Costs one call per thousand models, or one for each of `models`; one per canary or shadow that is not its model's
-        newest version; and one, once, for every other version with a role that is not the newest. A registry in sqlite costs
-        one transaction.
+        newest version; and one, once, for every other version with a role that is not the newest. A policy that keeps the
+        latest versions costs one per model when its versions change. A registry in sqlite costs one transaction, and one more
+        for each such policy.
 
         Raises:
             UnavailableError: the registry does not answer.
         """
-        reading = _Reading(self._registry, self._known)
+        reading = _Reading(self._registry, self._known, self._newest, self._policy)
         problems: dict[str, str] = {}
         if self._models:
             listed = [found for name in self._models if (found := self._named(name, reading, problems)) is not None]
@@ -96,7 +104,7 @@ class MlflowSource:
             listed = list(_of_interest(self._all()))
         for model in listed:
             reading.take(model)
-        self._known = reading.used
+        self._known, self._newest = reading.used, reading.used_newest
         return Desired(
             reading.models,
             {**reading.problems, **problems},
@@ -150,7 +158,7 @@ class MlflowSource:
     @property
     def _registry(self) -> Registry:
         if self._registry_or_none is None:
-            self._registry_or_none = _registry_of(self._uri, self._shown)
+            self._registry_or_none = PolicyRegistry(_registry_of(self._uri, self._shown, self._policy), self._policy)
         return self._registry_or_none
 
     def _all(self) -> Sequence[RegisteredModel]:
@@ -207,6 +215,8 @@ class _Reading:
         self,
         registry: Registry,
         known: Mapping[tuple[str, str, str], RegisteredVersion],
+        newest: Mapping[tuple[str, str, int], list[str]],
+        policy: PolicySettings,
         clock: Clock = monotonic,
     ) -> None:
         self.models: dict[str, TrafficPlan] = {}
@@ -218,6 +228,9 @@ class _Reading:
         self.used: dict[tuple[str, str, str], RegisteredVersion] = {}
         self._registry = registry
         self._known = known
+        self.used_newest: dict[tuple[str, str, int], list[str]] = {}
+        self._newest = newest
+        self._policy = policy
         self._clock = clock
         self._started_s = clock()
 
@@ -246,7 +259,9 @@ class _Reading:
             self.problems[name] = str(error)  # of this model alone: its former plan holds
             return
         tags = {version: versions[version].tags for version in tagged_versions(aliases) & versions.keys()}
-        plan, problem = interpret(aliases, tags, model=name, newest=model.newest)
+        named = self._policy.of(name).champion
+        plan, problem = interpret(aliases, tags, model=name, newest=model.newest, champion_alias=named)
+        plan = self._with_others(model, plan, versions, sentences)
         self.models[name] = plan
         if found := {version: versions[version].identity for version in plan.versions if version in versions}:
             self.identities[name] = found
@@ -263,6 +278,43 @@ class _Reading:
         if own := {key: value for key, value in model.tags.items() if key.startswith(TAG_PREFIX)}:
             self.model_tags[name] = own
         self._take_rollout(model)
+
+    def _with_others(
+        self,
+        model: RegisteredModel,
+        plan: TrafficPlan,
+        versions: dict[str, RegisteredVersion],
+        sentences: list[str],
+    ) -> TrafficPlan:
+        """The plan with the versions that the policy keeps beside those that have a role, which it adds to `versions`."""
+        policy = self._policy.of(model.name)
+        if plan.champion is None or not (policy.latest or policy.versions):
+            return plan
+        kept: list[str] = []
+        try:
+            wanted = [*self._latest(model, policy.latest), *map(str, policy.versions)]
+            for version in dict.fromkeys(wanted):
+                if version in plan.versions or len(kept) == MAX_VERSIONS:
+                    continue
+                try:
+                    versions[version] = self._version(model, version, is_fresh=False)
+                    kept.append(version)
+                except NotFoundError as error:
+                    sentences.append(f"version {version} is left out: {error}")
+        except InvalidInputError as error:
+            sentences.append(str(error))
+        return msgspec.structs.replace(plan, others=tuple(kept))
+
+    def _latest(self, model: RegisteredModel, count: int) -> list[str]:
+        """The highest versions; of a registry that tells when versions come and go, those of before while none did."""
+        if not count:
+            return []
+        key = (model.name, model.marker, count)
+        found = self._newest.get(key) if model.marker else None
+        if found is None:
+            found = [one for one in self._registry.newest(model.name, count) if _VERSION.fullmatch(one)]
+        self.used_newest[key] = found
+        return found
 
     def _take_rollout(self, model: RegisteredModel) -> None:
         """Adds the model's rollout, if it has one; a version that cannot be read has none for now."""
@@ -327,11 +379,16 @@ def _of_interest(models: Sequence[RegisteredModel]) -> Sequence[RegisteredModel]
     return chosen
 
 
-def _registry_of(uri: str, shown: str) -> Registry:
+def _registry_of(uri: str, shown: str, policy: PolicySettings) -> Registry:
     """The lightest way to read this registry: mlflow's own costs 90 to 150 MB."""
     path = sqlite_path(uri)
     if path is not None:
-        return SqliteRegistry(path, shown, workspace=os.environ.get("MLFLOW_WORKSPACE") or "default")
+        return SqliteRegistry(
+            path,
+            shown,
+            workspace=os.environ.get("MLFLOW_WORKSPACE") or "default",
+            roles=RoleAliases(*role_aliases(policy)),
+        )
     return RestRegistry(HttpSession(uri)) if _speaks_rest(uri) else RegistryClient(uri)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from penstock.names import VersionKey
-from penstock_server.errors import UnavailableError
+from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.rollout.registered import Change, Expected
 
 MAX_MODELS: Final = 100_000
@@ -97,6 +97,10 @@ class Registry(Protocol):
 
     def version(self, model: str, version: str) -> RegisteredVersion: ...
 
+    def newest(self, model: str, count: int) -> list[str]:
+        """The highest versions of a model, the highest first."""
+        ...
+
     def artifact_uri(self, model: str, version: str) -> str:
         """Where the version's files are."""
         ...
@@ -118,6 +122,20 @@ def check_expected(expected: Expected, model: RegisteredModel, version: Register
     unmet = expected.unmet(model.tags, model.aliases, version.tags if version is not None else {})
     if unmet:
         raise UnavailableError(f"model {model.name!r} has changed meanwhile, so nothing is written: {unmet}")
+
+
+def name_filter(model: str) -> str:
+    """The filter of MLflow's search for the versions of a model.
+
+    Raises:
+        InvalidInputError: no filter can hold such a name.
+    """
+    quote = '"' if "'" in model else "'"
+    if quote in model:
+        raise InvalidInputError(
+            f"the versions of model {model!r} cannot be searched for: its name has both kinds of quotes"
+        )
+    return f"name = {quote}{model}{quote}"
 
 
 def identity_of(registry: str, key: VersionKey, *, created: object, source: object, run: object) -> str:

@@ -20,6 +20,7 @@ from penstock_server.sources.registered import (
     all_pages,
     check_expected,
     identity_of,
+    name_filter,
 )
 
 _API: Final = "/api/2.0/mlflow"
@@ -60,6 +61,10 @@ class _Page(msgspec.Struct):
     next_page_token: str = ""
 
 
+class _Versions(msgspec.Struct):
+    model_versions: list[_Version] = []
+
+
 class _OneModel(msgspec.Struct):
     registered_model: _Model
 
@@ -75,6 +80,7 @@ class _Address(msgspec.Struct):
 _pages: Final = msgspec.json.Decoder(_Page)
 _models: Final = msgspec.json.Decoder(_OneModel)
 _versions: Final = msgspec.json.Decoder(_OneVersion)
+_found_versions: Final = msgspec.json.Decoder(_Versions)
 _addresses: Final = msgspec.json.Decoder(_Address)
 
 _ReplyT = TypeVar("_ReplyT")
@@ -104,6 +110,11 @@ class RestRegistry:
         what = f"version {version} of model {model!r}"
         reply = self._get("/model-versions/get", {"name": model, "version": version}, what, _versions)
         return self._version(reply.model_version, model)
+
+    def newest(self, model: str, count: int) -> list[str]:
+        query = {"filter": name_filter(model), "order_by": "version_number DESC", "max_results": count}
+        found = self._get("/model-versions/search", query, f"the versions of model {model!r}", _found_versions)
+        return [str(one.version) for one in found.model_versions][:count]
 
     def artifact_uri(self, model: str, version: str) -> str:
         what = f"the place of the files of version {version} of model {model!r}"

@@ -31,14 +31,31 @@ _DELETED: Final = "Deleted_Internal"
 _VERSION: Final = "v.name, v.version, v.creation_time, v.source, v.run_id, v.status"
 
 
-_ROLE_ALIASES: Final = (*ROLES, CANDIDATE, f"{CANARY}-*", f"{SHADOW}-*")
-"""As `penstock.names.role_of` knows them; the last two with any suffix."""
+class RoleAliases:
+    """Tells the aliases that give a role, or will.
+
+    Args:
+        exact: their names.
+        suffixed: those of them that may have a suffix after a hyphen.
+
+    Attributes:
+        bound: the values for the placeholders of `gives`.
+    """
+
+    def __init__(self, exact: Sequence[str] = ROLES, suffixed: Sequence[str] = (CANARY, SHADOW)) -> None:
+        self.bound = (*exact, CANDIDATE, *(f"{_literally(alias)}-*" for alias in suffixed))
+        self._exact = len(exact) + 1
+        self._suffixed = len(suffixed)
+
+    def gives(self, table: str) -> str:
+        """The condition that a row's alias does."""
+        exact = ", ".join("?" * self._exact)
+        return " OR ".join([f"({table}.alias IN ({exact})", *[f"{table}.alias GLOB ?"] * self._suffixed]) + ")"
 
 
-def _gives_role(table: str) -> str:
-    """Whether an alias gives a role, or will; `_ROLE_ALIASES` are bound to it."""
-    exact = ", ".join("?" * len((*ROLES, CANDIDATE)))
-    return f"({table}.alias IN ({exact}) OR {table}.alias GLOB ? OR {table}.alias GLOB ?)"
+def _literally(alias: str) -> str:
+    """A pattern for GLOB that matches these characters alone."""
+    return re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", alias)
 
 
 class SqliteRegistry:
@@ -48,12 +65,14 @@ class SqliteRegistry:
         path: the database.
         shown: the registry's address without secrets.
         workspace: the workspace whose models are read, where MLflow has workspaces.
+        roles: which aliases give a role.
     """
 
-    def __init__(self, path: Path, shown: str, *, workspace: str = "default") -> None:
+    def __init__(self, path: Path, shown: str, *, workspace: str = "default", roles: RoleAliases | None = None) -> None:
         self._path = path
         self._shown = shown
         self._workspace = workspace
+        self._roles = RoleAliases() if roles is None else roles
 
     def models(self) -> Sequence[RegisteredModel]:
         with self._opened() as tables:
@@ -68,6 +87,10 @@ class SqliteRegistry:
     def version(self, model: str, version: str) -> RegisteredVersion:
         row, tags = self._version(model, version)
         return _registered(self._shown, row[:6], tags)
+
+    def newest(self, model: str, count: int) -> list[str]:
+        with self._opened() as tables:
+            return [] if tables is None else tables.newest(model, count)
 
     def artifact_uri(self, model: str, version: str) -> str:
         row, _ = self._version(model, version)
@@ -89,7 +112,9 @@ class SqliteRegistry:
             address = f"file:{quote(str(self._path))}?mode=rw"
             with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_S, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
-                _Writing(_Tables(connection, self._shown, self._workspace), connection).make(model, expected, changes)
+                _Writing(_Tables(connection, self._shown, self._workspace, self._roles), connection).make(
+                    model, expected, changes
+                )
                 connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             raise UnavailableError(f"the registry {self._shown} cannot be written to: {error}") from error
@@ -106,14 +131,15 @@ class SqliteRegistry:
                 connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
                 connection.execute("BEGIN")
                 has = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'registered_models'").fetchone()
-                yield _Tables(connection, self._shown, self._workspace) if has else None
+                yield _Tables(connection, self._shown, self._workspace, self._roles) if has else None
         except (sqlite3.Error, OSError) as error:
             raise UnavailableError(f"the registry {self._shown} cannot be read: {error}") from error
 
 
 class _Tables:
-    def __init__(self, connection: sqlite3.Connection, shown: str, workspace: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, shown: str, workspace: str, roles: RoleAliases) -> None:
         self._connection = connection
+        self._roles = roles
         self._shown = shown
         columns = {row[1] for row in connection.execute("PRAGMA table_info(registered_models)")}
         self._workspace = (workspace,) if "workspace" in columns else ()
@@ -167,6 +193,14 @@ class _Tables:
             (*self._workspace, model, version, _DELETED),
         )
 
+    def newest(self, model: str, count: int) -> list[str]:
+        rows = self._rows(
+            f"SELECT v.version FROM model_versions v WHERE {self._here('v')} AND v.name = ? AND v.current_stage IS NOT ? "
+            "ORDER BY v.version DESC LIMIT ?",
+            (*self._workspace, model, _DELETED, count),
+        )
+        return [str(version) for (version,) in rows]
+
     def tags(self, model: str, version: int) -> dict[str, str]:
         rows = self._rows(
             f"SELECT t.key, t.value FROM model_version_tags t WHERE {self._here('t')} AND t.name = ? AND t.version = ?",
@@ -179,10 +213,10 @@ class _Tables:
         found: dict[str, dict[str, str]] = {}
         rows = self._rows(
             f"SELECT m.name, m.alias, m.version FROM registered_model_aliases m WHERE {self._here('m')} {where} "
-            f"AND {_gives_role('m')} "
+            f"AND {self._roles.gives('m')} "
             f"UNION ALL SELECT m.name, min(m.alias), max(m.version) FROM registered_model_aliases m "
-            f"WHERE {self._here('m')} {where} AND NOT {_gives_role('m')} GROUP BY m.name",
-            (*self._workspace, *values, *_ROLE_ALIASES) * 2,
+            f"WHERE {self._here('m')} {where} AND NOT {self._roles.gives('m')} GROUP BY m.name",
+            (*self._workspace, *values, *self._roles.bound) * 2,
         )
         for name, alias, version in rows:
             found.setdefault(name, {})[alias] = str(version)
@@ -193,18 +227,18 @@ class _Tables:
         joined = "a.name = m.name AND a.version = m.version" + (
             " AND a.workspace = m.workspace" if self._workspace else ""
         )
-        bound = (*_ROLE_ALIASES, *self._workspace, *values)
+        bound = (*self._roles.bound, *self._workspace, *values)
         tags: dict[tuple[str, int], dict[str, str]] = {}
         for name, version, key, value in self._rows(
             f"SELECT DISTINCT m.name, m.version, m.key, m.value FROM model_version_tags m JOIN registered_model_aliases a "
-            f"ON {joined} AND {_gives_role('a')} WHERE {self._here('m')} {where}",
+            f"ON {joined} AND {self._roles.gives('a')} WHERE {self._here('m')} {where}",
             bound,
         ):
             tags.setdefault((name, version), {})[str(key)] = str(value)
         found: dict[str, dict[str, RegisteredVersion]] = {}
         for row in self._rows(
             f"SELECT DISTINCT {_VERSION.replace('v.', 'm.')} FROM model_versions m JOIN registered_model_aliases a "
-            f"ON {joined} AND {_gives_role('a')} WHERE {self._here('m')} {where} AND m.current_stage IS NOT ?",
+            f"ON {joined} AND {self._roles.gives('a')} WHERE {self._here('m')} {where} AND m.current_stage IS NOT ?",
             (*bound, _DELETED),
         ):
             found.setdefault(row[0], {})[str(row[1])] = _registered(self._shown, row, tags.get((row[0], row[1]), {}))

@@ -7,6 +7,7 @@ from penstock_server.errors import InvalidInputError, NotFoundError, Unavailable
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources import directory_source
 from penstock_server.sources.directory_source import DirectorySource, check_folder
+from penstock_server.sources.settings import OwnPolicy, PolicySettings
 
 
 def make(root: Path, *files: str) -> Path:
@@ -244,3 +245,34 @@ def test_a_configuration_that_is_not_served_hurts_no_other_model(tmp_path: Path)
         source.fetch("m", "1")
     (tmp_path / "m" / "config.pbtxt").write_text("default_model_filename: 'model.py'")
     assert source.poll().models == {"m": TrafficPlan("1"), "n": TrafficPlan("1")}
+
+
+@pytest.mark.parametrize(
+    ("policy", "champion", "others", "problem"),
+    [
+        (PolicySettings(), "3", (), None),
+        (PolicySettings(latest=1), "3", (), None),
+        (PolicySettings(latest=2), "3", ("2",), None),
+        (PolicySettings(latest=9), "3", ("2", "1"), None),
+        (PolicySettings(versions=(1,)), "1", (), None),
+        (PolicySettings(latest=1, versions=(1,)), "3", ("1",), None),
+        (PolicySettings(versions=(2, 7)), "2", (), "policy.versions names version 7, which is not there"),
+        (PolicySettings(pinned=1), "1", (), None),
+        (PolicySettings(latest=2, pinned=2), "2", ("3",), None),
+        (PolicySettings(latest=2, pinned=1), "1", ("3", "2"), None),
+        (PolicySettings(models={"m": OwnPolicy(latest=2)}), "3", ("2",), None),
+        (PolicySettings(latest=3, models={"m": OwnPolicy(latest=0)}), "3", (), None),
+        (PolicySettings(latest=3, models={"n": OwnPolicy(latest=0)}), "3", ("2", "1"), None),
+    ],
+)
+def test_a_policy_says_which_versions_are_kept(
+    policy: PolicySettings, champion: str, others: tuple[str, ...], problem: str | None, tmp_path: Path
+) -> None:
+    found = DirectorySource(make(tmp_path, *(f"m/{number}/model.onnx" for number in (1, 2, 3))), policy).poll()
+    assert found.models == {"m": TrafficPlan(champion, others=others)}
+    assert found.problems.get("m") == problem
+
+
+def test_a_pinned_version_that_is_not_there_changes_nothing(tmp_path: Path) -> None:
+    found = DirectorySource(make(tmp_path, "m/1/model.onnx"), PolicySettings(pinned=4)).poll()
+    assert (found.models, "policy.pinned names version 4, which is not there" in found.problems["m"]) == ({}, True)

@@ -7,13 +7,13 @@ from penstock_server.errors import InvalidInputError, NotFoundError, Unavailable
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
 from penstock_server.models import artifact
 from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
-from penstock_server.rollout.registered import REFUSED_TAG, DeleteTag, Expected, SetTag
+from penstock_server.rollout.registered import REFUSED_TAG, DeleteAlias, DeleteTag, Expected, SetAlias, SetTag
 from penstock_server.sources import mlflow_source
 from penstock_server.sources.mlflow_source import MlflowSource
-from penstock_server.sources.settings import FetchSettings
+from penstock_server.sources.settings import FetchSettings, OwnPolicy, PolicySettings
 from penstock_server.sources.source import Desired
 from penstock_server.sources.sqlite_registry import SqliteRegistry
-from tests.server.sources.fake_registry import FakeRegistry, refusal
+from tests.server.sources.fake_registry import API, FakeRegistry, refusal
 
 NO_ALIAS = "registered, not served: no version has the alias 'champion'; run `penstock promote"
 
@@ -81,6 +81,60 @@ class TestPoll:
         assert "canary 2 has no tag 'penstock.weight' and gets no traffic" in unweighted.problems["a"]
         publisher.client.set_model_version_tag("a", version, "penstock.weight", "12.5")
         assert said(source.poll()) == ({"a": TrafficPlan("1", (Arm("2", 0.125),))}, {})
+
+    def test_a_policy_keeps_versions_without_a_role(self, publisher: Any, tmp_path: Path) -> None:
+        for number in range(1, 6):
+            publisher.publish("a", *(["champion"] if number == 2 else []))
+        policy = PolicySettings(latest=2, versions=(1, 2, 9), models={"b": OwnPolicy(latest=0, versions=())})
+        publisher.publish("b", "champion")
+        publisher.publish("b")
+        found = MlflowSource(publisher.uri, cache_dir=tmp_path, policy=policy).poll()
+        assert found.models == {"a": TrafficPlan("2", others=("5", "4", "1")), "b": TrafficPlan("1")}
+        assert "version 9 is left out: " in found.problems["a"]
+        assert found.identities["a"].keys() == {"1", "2", "4", "5"}
+
+    def test_the_latest_versions_are_asked_for_when_some_came_or_went(self, fake: FakeRegistry, tmp_path: Path) -> None:
+        fake.register("m", "2", champion="2")
+        fake.versions["m", "1"] = {**fake.versions["m", "2"], "version": "1"}
+        search = f"{API}/model-versions/search"
+        asked: list[dict[str, str]] = []
+
+        def answer(query: dict[str, str]) -> dict[str, object]:
+            asked.append(query)
+            return {"model_versions": [fake.versions["m", "2"], fake.versions["m", "1"]]}
+
+        fake.answers[search] = answer
+        source = MlflowSource(fake.uri, cache_dir=tmp_path, policy=PolicySettings(latest=2))
+        for _ in range(3):
+            assert source.poll().models == {"m": TrafficPlan("2", others=("1",))}
+        assert asked == [{"filter": "name = 'm'", "order_by": "version_number DESC", "max_results": "2"}]
+        fake.models[0]["last_updated_timestamp"] = 2
+        source.poll()
+        assert len(asked) == 2
+
+    def test_any_alias_may_give_a_role(self, publisher: Any, tmp_path: Path) -> None:
+        for alias in ("production", "champion", "next-eu", "mirror"):
+            publisher.publish("a", alias)
+        policy = PolicySettings(champion="production", canary="next", shadow="mirror")
+        source = MlflowSource(publisher.uri, cache_dir=tmp_path, policy=policy)
+        plan = TrafficPlan("1", (Arm("3", 0.0, "canary-eu"),), (ShadowArm("4"),))
+        assert source.poll().models == {"a": plan}
+        champion = Expected({}, version="3", champion="1")
+        source.write("a", champion, [SetAlias("champion", "3"), DeleteAlias("canary-eu"), SetAlias("candidate", "4")])
+        aliases = publisher.client.get_registered_model("a").aliases
+        assert {alias: str(version) for alias, version in aliases.items()} == {
+            "production": "3", "champion": "2", "mirror": "4", "candidate": "4",
+        }  # fmt: skip
+        with pytest.raises(UnavailableError, match="the champion is another one"):
+            source.write("a", champion, [SetAlias("champion", "1")])
+        publisher.client.delete_registered_model_alias("a", "production")
+        assert "no version has the alias 'production'" in source.poll().problems["a"]
+
+    def test_a_pinned_version_is_the_champion_whatever_aliases_say(self, publisher: Any, tmp_path: Path) -> None:
+        publisher.publish("a")
+        publisher.publish("a", "champion")
+        policy = PolicySettings(models={"a": OwnPolicy(pinned=1)})
+        assert MlflowSource(publisher.uri, cache_dir=tmp_path, policy=policy).poll().models == {"a": TrafficPlan("1")}
 
     def test_what_a_server_said_of_a_version_is_read(self, publisher: Any, source: MlflowSource) -> None:
         publisher.publish("fares", "champion")
