@@ -97,13 +97,13 @@ PLANTED: Final = {
     "the former champion gives way before the next is ready": Plant(reconcile, "effective_plan", _gives_way, "0"),
     "a version is served before it is loaded": Plant(reconcile, "effective_plan", _trusts, "0"),
     "a version registered anew keeps its old files": Plant(
-        ArtifactFetcher, "_is_there", lambda own, key, identity: key in own._artifacts, "6"
+        ArtifactFetcher, "_is_there", lambda own, key, identity: key in own._artifacts, "11"
     ),
     "a worker is told to load while it loads": Plant(WorkerProcess, "snapshot", _loads_more, "0"),
     "all workers try a new version at once": Plant(
         supervisor, "one_first", lambda loadable, loading, held: dict(loadable), "0"
     ),
-    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "0"),
+    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "11"),
     "what is desired is forgotten while a poll fails": Plant(Member, "poll", _forgets_when_away, "0"),
     "counters are dropped while they are counted in": Plant(CounterStore, "keep", _drops_early, "0"),
     "a worker that hangs is not noticed": Plant(Vigil, "cause", lambda vigil, limits: None, "12"),

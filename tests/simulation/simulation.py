@@ -9,6 +9,7 @@ import gc
 import random
 import sys
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -690,6 +691,8 @@ def _quiet() -> Iterator[None]:
     """Has Python say nothing of coroutines that never end."""
     former, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
     finally:
         sys.unraisablehook = former
