@@ -1,0 +1,101 @@
+"""Where MLflow 3 keeps a version's files: the artifacts of a logged model, and a store of objects, which moto's server is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.sources.mlflow_source import MlflowSource
+
+FILES = {"MLmodel": b"flavors: {onnx: {data: model.onnx}}\n"}
+
+
+def register(publisher: Any, source: str, **more: Any) -> None:
+    if not publisher.client.search_registered_models("name = 'm'"):
+        publisher.client.create_registered_model("m")
+    publisher.client.create_model_version("m", source=source, **more)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_logged_model_of_mlflow_3_is_fetched_by_its_id(
+    publisher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", publisher.uri)  # where MLflow's registry looks the id up
+    folder = tmp_path / "logged"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(publisher.onnx)
+    (folder / "MLmodel").write_bytes(FILES["MLmodel"])
+    client = publisher.client
+    logged = client.create_logged_model(publisher._experiment(), name="m")
+    client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    register(publisher, f"models:/{logged.model_id}", model_id=logged.model_id)
+    source = MlflowSource(publisher.uri, cache_dir=tmp_path / "cache")
+    assert files(source.fetch("m", "1"))["model.onnx"] == publisher.onnx
+
+
+class Bucket:
+    """A bucket, and the client that fills it."""
+
+    def __init__(self, address: str) -> None:
+        import boto3
+
+        self.client = boto3.client("s3", endpoint_url=address)
+        self.client.create_bucket(Bucket="models")
+
+    def put(self, **objects: bytes) -> None:
+        for name, body in objects.items():
+            self.client.put_object(Bucket="models", Key=f"m/1/{name.replace('_onnx', '.onnx')}", Body=body)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://{host}:{port}")
+    yield Bucket(f"http://{host}:{port}")
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_version_in_s3_is_fetched_and_again_when_its_copy_is_damaged(
+    publisher: Any, bucket: Bucket, tmp_path: Path
+) -> None:
+    register(publisher, "s3://models/m/1")
+    source = MlflowSource(publisher.uri, cache_dir=tmp_path / "cache")
+    with pytest.raises(InvalidInputError, match="holds no files"):
+        source.fetch("m", "1")
+    bucket.put(**FILES, model_onnx=publisher.onnx)
+    folder = source.fetch("m", "1")
+    assert files(folder) == {**FILES, "model.onnx": publisher.onnx}
+    (folder / "model.onnx").write_bytes(publisher.onnx[:-5])  # cut short, as by a full disk
+    again = source.fetch("m", "1")
+    assert files(again) == {**FILES, "model.onnx": publisher.onnx}
+    bucket.client.delete_object(Bucket="models", Key="m/1/model.onnx")
+    assert source.fetch("m", "1") == again  # a whole copy needs no store
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_is_told_and_leaves_nothing(
+    publisher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    register(publisher, "s3://models/m/1")
+    with pytest.raises(UnavailableError, match="version 1 of model 'm' cannot be fetched"):
+        MlflowSource(publisher.uri, cache_dir=tmp_path / "cache").fetch("m", "1")
+    assert files(tmp_path / "cache") == {}
