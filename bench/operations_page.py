@@ -41,6 +41,7 @@ _LOADED_S: Final = 900.0
 """The airlock tries one model after another."""
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _PROBE_S: Final = 0.02
+_ANSWER_S: Final = 60.0
 _PAINTED: Final = """() => {
   const shown = performance.getEntriesByName("models-shown")[0];
   const paint = performance.getEntriesByName("first-contentful-paint")[0];
@@ -114,7 +115,7 @@ def look(process: ServerProcess, body: Path, count: int, seconds: float) -> Outc
             took = []
             while time.monotonic() - began_s < seconds:
                 asked_s = time.monotonic()
-                urllib.request.urlopen(f"http://{process.http}/healthz", timeout=10).close()
+                urllib.request.urlopen(f"http://{process.http}/healthz", timeout=_ANSWER_S).close()
                 took.append(time.monotonic() - asked_s)
                 time.sleep(_PROBE_S)
             lasted_s = time.monotonic() - began_s
@@ -128,7 +129,7 @@ def look(process: ServerProcess, body: Path, count: int, seconds: float) -> Outc
 
 
 def _answered(process: ServerProcess) -> int:
-    with urllib.request.urlopen(f"http://{process.http}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{process.http}/metrics", timeout=_ANSWER_S) as answer:
         return counts(answer.read().decode()).get("answered", 0)
 
 
@@ -206,7 +207,7 @@ def _wait_for_all(process: ServerProcess, count: int) -> None:
     """Returns when all models answer; raises `TimeoutError`."""
     deadline_s = time.monotonic() + _LOADED_S
     while True:
-        with urllib.request.urlopen(f"http://{process.http}/v1/models", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{process.http}/v1/models", timeout=_ANSWER_S) as answer:
             if answer.read().count(b'"state":"READY"') >= count:
                 return
         if time.monotonic() > deadline_s:
