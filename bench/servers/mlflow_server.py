@@ -42,7 +42,12 @@ def mlflow_server(folder: Path, database: str | None = None, env: Mapping[str, s
         *("--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}"),
         *("--artifacts-destination", str(folder / "mlflow-artifacts")),
     ]
-    own = {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    own = {
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key,
+        # Else it goes on for a minute as if there were no webhook, if it has told of such an event before.
+        "MLFLOW_WEBHOOK_CACHE_TTL": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     log = folder / "mlflow.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
