@@ -1,5 +1,10 @@
 """A version with features and a drift baseline, and rows for it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,6 +19,7 @@ from penstock_tools.publish import golden
 from penstock_tools.publish.pipeline import prepare
 
 COLUMNS = ("age", "fare", "city")
+CHECKOUT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +74,25 @@ def table(rows: int, seed: int = 1) -> pa.Table:
 @pytest.fixture(scope="session")
 def rows():
     return table(10_000)
+
+
+@pytest.fixture(scope="session")
+def on_cluster(tmp_path_factory):
+    """Runs a module with arguments in an environment of its own that has Ray and Spark; gives what it printed."""
+    folder = tmp_path_factory.mktemp("clusters") / "venv"
+    python = folder / "bin" / "python"
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    subprocess.run([*uv, "venv", "--python", sys.executable, str(folder)], check=True)
+    known = ("--constraint", str(CHECKOUT / "requirements.lock"))
+    extras = ("--editable", f"{CHECKOUT}[ray,spark]", "psutil")
+    subprocess.run([*uv, "pip", "install", "--python", str(python), *known, *extras], check=True)
+
+    def ran(module, *arguments):
+        # Spark's processes of Python are those of PATH.
+        environment = os.environ | {"PYSPARK_PYTHON": str(python), "PYSPARK_DRIVER_PYTHON": str(python)}
+        command = [str(python), "-m", module, *map(str, arguments)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=CHECKOUT, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return ran

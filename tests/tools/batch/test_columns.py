@@ -18,11 +18,19 @@ TEXTS = Block(("t",), "BYTES")
 
 def filled(each, columns, rows):
     faults = Faults(rows)
-    return each.raw(columns, rows, faults), faults
+    prepared = {name: each.prepared(column) for name, column in columns.items()}
+    return each.raw(prepared, rows, faults), faults
 
 
-@given(st.lists(st.none() | st.text()), st.sampled_from([pa.string(), pa.large_string(), pa.string_view()]))
+@given(
+    st.lists(st.none() | st.text())
+    | st.lists(st.sampled_from([None, "", "Oslo", "Rom"]), min_size=100, max_size=200)
+    | st.lists(st.sampled_from(["LHR", "OSL"]), max_size=9)
+    | st.lists(st.just(""), max_size=3),
+    st.sampled_from([pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]),
+)
 def test_texts_are_bytes_elements(values, kind):
+    """Also where few different ones repeat, which become elements once each."""
     array = pa.array(values, kind)
     raw, faults = filled(Taken(TEXTS, ("t",)), {"t": array}, len(values))
     assert raw == join_bytes(values)
@@ -36,6 +44,15 @@ def test_texts_side_by_side_are_row_by_row(values):
     columns = {"a": pa.array([a for a, _ in values]), "b": pa.array([b for _, b in values]).dictionary_encode()}
     raw, _ = filled(Taken(Block(("a", "b"), "BYTES"), ("a", "b")), columns, len(values))
     assert raw == join_bytes(text for pair in values for text in pair)
+
+
+@pytest.mark.parametrize("times", [1, 50])
+def test_a_missing_text_is_a_fault_where_the_empty_one_means_itself(times):
+    each = Taken(TEXTS, ("t",), takes_missing=False)
+    _, faults = filled(each, {"t": pa.array(["a", None, ""] * times)}, 3 * times)
+    assert np.flatnonzero(faults.at >= 0).tolist() == list(range(1, 3 * times, 3))
+    raw, faults = filled(each, {"t": pa.array(["a", ""] * times)}, 2 * times)
+    assert (raw, bool(faults)) == (join_bytes(["a", ""] * times), False)
 
 
 @given(st.lists(st.none() | st.floats(width=64)))

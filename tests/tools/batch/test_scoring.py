@@ -164,3 +164,30 @@ def test_rows_that_depend_on_each_other_run_alone(tmp_path):
     )
     answers = Scorer(found, ("soft", "1"))(pa.RecordBatch.from_pydict({"X": [1.0, 2.0, 3.0]}))
     assert answers.to_pydict() == {"Y": [1.0, 1.0, 1.0]}
+
+
+def test_rows_of_any_length_are_lists(tmp_path):
+    value = helper.make_tensor_value_info
+    found = graph(
+        tmp_path,
+        [helper.make_node("Neg", ["X"], ["Y"])],
+        [value("X", TensorProto.FLOAT, ["N", "K"])],
+        [value("Y", TensorProto.FLOAT, ["N", "K"])],
+    )
+    scorer = Scorer(found, ("neg", "1"))
+    scored = scorer.score(pa.RecordBatch.from_pydict({"X": [[1.0, 2.0], [3.0], []]}))
+    assert scored.answers.to_pydict() == {"Y": [[-1.0, -2.0], [-3.0], []]}
+    assert [row.tolist() for row in scored.outputs[0]] == [[-1.0, -2.0], [-3.0], []]
+
+
+def test_classes_that_are_no_utf_8_are_texts_all_the_same(tmp_path):
+    value = helper.make_tensor_value_info
+    found = graph(
+        tmp_path,
+        [helper.make_node("Identity", ["X"], ["Y"])],
+        [value("X", TensorProto.STRING, ["N", 1])],
+        [value("Y", TensorProto.STRING, ["N", 1])],
+    )
+    texts = pa.array([b"a", "é".encode(), b""], pa.binary())
+    answers = Scorer(found, ("same", "1"))(pa.RecordBatch.from_arrays([texts], ["X"]))
+    assert answers.to_pydict() == {"Y": ["a", "é", ""]}

@@ -33,7 +33,11 @@ _TEXT_TYPES: Final = (
 )
 _NUMBER_TYPES: Final = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
 _LIST_TYPES: Final = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-_NO_TEXT: Final = pa.scalar(b"", pa.binary())
+_NO_TEXT: Final = pa.scalar(b"", pa.large_binary())
+_LONGEST_CODE: Final = 16
+_FEW_TEXTS: Final = 64
+_LOOKED_AT: Final = 1024
+"""Of so many texts it is counted how many are different."""
 
 
 class Faults:
@@ -105,12 +109,18 @@ class Taken:
             return kind
         return pa.list_(kind) if self.width == ANY else pa.list_(kind, self.width)
 
+    def prepared(self, column: pa.Array) -> pa.Array:
+        """One of its columns as `raw` takes it, which is quicker for many rows at once: texts are elements already."""
+        if self.is_list or self.block.datatype != "BYTES":
+            return plain(column)
+        return self._elements_of(column)
+
     def raw(self, columns: Mapping[str, pa.Array], rows: int, faults: Faults) -> bytes:
-        """The block of some rows; where a row is faulty it means nothing."""
+        """The block of some rows, of prepared columns; where a row is faulty it means nothing."""
         if self.is_list:
-            return self._of_lists(plain(columns[self.columns[0]]), rows, faults)
+            return self._of_lists(columns[self.columns[0]], rows, faults)
         if self.block.datatype == "BYTES":
-            return _side_by_side([self._texts(columns[name], name, faults) for name in self.columns])
+            return _side_by_side([self._present(columns[name], name, faults) for name in self.columns])
         if self.is_time:
             (name,) = self.columns
             return _times(columns[name], name, name in self.required, faults).tobytes()
@@ -138,22 +148,22 @@ class Taken:
         values = pc.list_flatten(lists)
         inner = Faults(len(values))
         if self.block.datatype == "BYTES":
-            raw = _side_by_side([self._texts(values, name, inner)])
+            raw = _side_by_side([self._present(self._elements_of(values), name, inner)])
         else:
             raw = _numbers(values, NUMPY_TYPES[self.block.datatype], name, inner).tobytes()
         for place in sorted(set(inner.at[inner.at >= 0].tolist())):
             faults.add((inner.at == place).reshape(rows, width).any(axis=1), *inner.told[place])
         return raw
 
-    def _texts(self, array: pa.Array, name: str, faults: Faults) -> pa.Array:
-        """A column's texts as UTF-8, the empty one where it is missing."""
-        array = plain(array)
-        if array.null_count and not self.takes_missing:
+    def _elements_of(self, texts: pa.Array) -> pa.Array:
+        """Texts as BYTES elements; a missing one is the empty text, or stays missing where that means itself."""
+        return elements(texts, is_missing_empty=self.takes_missing)
+
+    def _present(self, array: pa.Array, name: str, faults: Faults) -> pa.Array:
+        if array.null_count:
             missing = array.is_null().to_numpy(zero_copy_only=False)
             faults.add(missing, name, "is missing, and each of its texts means itself")
-        if pa.types.is_string_view(array.type):
-            array = array.cast(pa.string())
-        return pc.fill_null(array.cast(pa.binary()), b"")
+        return array
 
 
 _UNFILLED: Final = "is missing, and this version was published without a value to fill it with"
@@ -327,44 +337,80 @@ def _times(array: pa.Array, name: str, is_required: bool, faults: Faults) -> NDA
     return values
 
 
+def elements(texts: pa.Array, *, is_missing_empty: bool) -> pa.Array:
+    """Texts as BYTES elements, each a 4-byte length and its bytes: large_binary [rows]. No text becomes an object of Python.
+
+    Texts that repeat, as those of categories do, become elements once, and are copied from there. Short ones of one length,
+    such as codes of airports, take a quarter of that time.
+
+    Args:
+        texts: of any type of text, or numbers of a dictionary of them.
+        is_missing_empty: a missing text is the empty one; else it stays missing.
+    """
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    if not pa.types.is_dictionary(texts.type):
+        if pa.types.is_null(texts.type) or pa.types.is_string_view(texts.type):
+            texts = texts.cast(pa.large_string())
+        texts = texts.cast(pa.large_binary())
+        if (length := _length_of_codes(texts)) is not None:
+            return _codes(texts, length)
+        if not _repeats(texts):
+            return _elements(pc.fill_null(texts, b"") if texts.null_count and is_missing_empty else texts)
+        texts = texts.dictionary_encode()
+    numbers, known = texts.indices, texts.dictionary.cast(pa.large_binary())
+    if is_missing_empty and texts.null_count:
+        numbers = pc.fill_null(numbers.cast(pa.int64()), len(known))
+        known = pa.concat_arrays([known, pa.array([b""], pa.large_binary())])
+    return _elements(pc.fill_null(known, b"") if known.null_count and is_missing_empty else known).take(numbers)
+
+
+def _length_of_codes(texts: pa.Array) -> int | None:
+    """The bytes of each text, where all are there, and short, and equally long."""
+    if not len(texts) or texts.null_count:
+        return None
+    lengths = np.diff(_ends(texts))
+    length = int(lengths[0])
+    return length if length <= _LONGEST_CODE and (lengths == length).all() else None
+
+
+def _codes(texts: pa.Array, length: int) -> pa.Array:
+    """The element of each text of so many bytes."""
+    first = int(_ends(texts)[0])
+    contents = np.frombuffer(texts.buffers()[2] or b"", np.uint8, len(texts) * length, first)
+    contents = contents.reshape(len(texts), length)
+    out = np.empty((len(texts), 4 + length), np.uint8)
+    # Byte by byte: numpy copies long columns fast, and short rows slowly.
+    for at, byte in enumerate(length.to_bytes(4, "little")):
+        out[:, at] = byte
+    for at in range(length):
+        out[:, 4 + at] = contents[:, at]
+    ends = np.arange(0, out.size + 1, 4 + length)
+    return pa.Array.from_buffers(pa.large_binary(), len(texts), [None, pa.py_buffer(ends), pa.py_buffer(out)])
+
+
+def _repeats(texts: pa.Array) -> bool:
+    looked_at = texts.slice(0, _LOOKED_AT)
+    return len(texts) > _FEW_TEXTS and 2 * len(looked_at.unique()) < len(looked_at)
+
+
+def _elements(texts: pa.Array) -> pa.Array:
+    """The element of each text of large_binary; what is missing stays so."""
+    lengths = pc.fill_null(pc.binary_length(texts), 0).cast(pa.int32())
+    heads = pa.Array.from_buffers(pa.binary(4), len(texts), [None, lengths.buffers()[1]], offset=lengths.offset)
+    return pc.binary_join_element_wise(heads.cast(pa.large_binary()), texts, _NO_TEXT)
+
+
 def _side_by_side(columns: Sequence[pa.Array]) -> bytes:
-    """Texts as BYTES elements, row by row: each a 4-byte length and its bytes. No text becomes an object of Python."""
-    if len(columns) == 1:
-        return _elements(columns[0])
-    parts = []
-    for texts in columns:
-        lengths = pc.binary_length(texts)
-        heads = pa.Array.from_buffers(pa.binary(4), len(texts), [None, lengths.buffers()[1]], offset=lengths.offset)
-        parts += [heads.cast(pa.binary()), texts]
-    return _contents(pc.binary_join_element_wise(*parts, _NO_TEXT))[1].tobytes()
+    """Columns of elements as one block, row by row."""
+    whole = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, _NO_TEXT)
+    ends, data = _ends(whole), whole.buffers()[2]
+    return b"" if data is None else data.slice(int(ends[0]), int(ends[-1] - ends[0])).to_pybytes()
 
 
-def _elements(texts: pa.Array) -> bytes:
-    ends, contents = _contents(texts)
-    lengths = np.diff(ends)
-    if not len(lengths):
-        return b""
-    if (lengths == lengths[0]).all():
-        # Codes of one length, as of airports: a third of the time.
-        same = np.empty((len(lengths), 4 + int(lengths[0])), np.uint8)
-        same[:, :4] = lengths[:1].astype("<u4").view(np.uint8)
-        same[:, 4:] = contents.reshape(len(lengths), -1)
-        return same.tobytes()
-    out = np.empty(len(contents) + 4 * len(lengths), np.uint8)
-    is_content = np.ones(len(out), np.bool_)
-    heads = lengths.astype("<u4").view(np.uint8).reshape(-1, 4)
-    for byte in range(4):
-        at = ends[:-1] + np.arange(byte, 4 * len(lengths) + byte, 4)
-        out[at] = heads[:, byte]
-        is_content[at] = False
-    out[is_content] = contents
-    return out.tobytes()
-
-
-def _contents(texts: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Where each text ends, from 0, int64 [rows + 1]; and the bytes of all."""
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    if data is None:
-        return ends, np.empty(0, np.uint8)
-    return ends - ends[0], np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+def _ends(texts: pa.Array) -> NDArray[np.int64]:
+    """Where each text of large_binary ends in the buffer of all, int64 [rows + 1] with the first one's beginning in front."""
+    offsets = texts.buffers()[1]
+    if offsets is None or not len(texts):
+        return np.zeros(1, np.int64)
+    return np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]

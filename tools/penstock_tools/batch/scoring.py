@@ -31,7 +31,7 @@ from penstock_server.models.loader import load
 from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.decode import decoder_of
-from penstock_server.prediction.outputs import OutputReader, count_answers, reader_of
+from penstock_server.prediction.outputs import OutputReader, count_arrays, reader_of
 from penstock_server.python.settings import PythonSettings
 from penstock_tools.batch import columns as taking
 from penstock_tools.batch.columns import Faults
@@ -122,7 +122,7 @@ class Scorer:
         try:
             self._reader = reader_of(self._servable)
             self._taken = self._takings(columns)
-            self._answers = _answer_columns(self._servable.outputs, self._servable.tails, prefix)
+            self._answers = _answer_columns(self._servable.outputs, self._tails(), prefix)
         except BaseException:
             self._servable.close()
             raise
@@ -204,8 +204,9 @@ class Scorer:
         places: list[NDArray[np.int64]] = []
         bad: list[BadRow] = []
         step = 1 if self._is_alone else SLICE_ROWS
+        read = self._prepared(batch)
         for first in range(0, batch.num_rows, step):
-            rows = batch.slice(first, step)
+            rows = read.slice(first, step)
             for arrays, at in self._run(rows, np.arange(first, first + rows.num_rows), bad):
                 parts.append(arrays)
                 places.append(at)
@@ -213,14 +214,21 @@ class Scorer:
         kept = [batch.column(name) for name in self._keep]
         if bad:
             kept = [column.take(pa.array(at)) for column in kept]
+        outputs = tuple(_joined(each) for each in zip(*parts, strict=True))
+        if outputs:
+            count_arrays(self._recorder, self._reader, outputs, is_drift=True)
         answers = [
             array
             for place, answer in enumerate(self._answers)
-            for array in answer.arrays([part[place] for part in parts])
+            for array in (answer.arrays(outputs[place]) if outputs else answer.none())
         ]
         bad.sort(key=lambda each: each.row)
-        outputs = tuple(np.concatenate(each) for each in zip(*parts, strict=True))
         return Scored(pa.RecordBatch.from_arrays([*kept, *answers], schema=schema), tuple(bad), outputs)
+
+    def _prepared(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The columns that are read, as blocks are filled with them."""
+        columns = [each.prepared(batch.column(name)) for each in self._taken for name in each.columns]
+        return pa.RecordBatch.from_arrays(columns, self.wanted)
 
     def take_counts(self) -> "Counted":
         """What was counted since the last call, and starts anew."""
@@ -247,12 +255,20 @@ class Scorer:
         blocks = tuple(block for block in blocks if block.names)
         return taking.taken(blocks, times=pipeline.times, texts=texts, required=pipeline.required, columns=columns)
 
+    def _tails(self) -> list[tuple[int, ...]]:
+        """The shape of a row of each output; where rows of the inputs are of any length, those of outputs may be too."""
+        tails = self._servable.tails
+        if not any(each.width == ANY for each in self._taken):
+            return tails
+        stated = [spec.shape[1:] for spec in self._servable.outputs]
+        return [own if ANY in own else tail for own, tail in zip(stated, tails, strict=True)]
+
     def _run(
         self, rows: pa.RecordBatch, at: NDArray[np.int64], bad: list[BadRow]
     ) -> Iterator[tuple[list[NDArray[Any]], NDArray[np.int64]]]:
         """The outputs of rows, and their places, `at`; what the version refuses or fails on is found out by halves."""
         faults = Faults(len(at))
-        named = {name: rows.column(name) for name in self.wanted}
+        named = dict(zip(self.wanted, rows.columns, strict=True))
         blocks = [each.raw(named, len(at), faults) for each in self._taken]
         if faults:
             faulty = faults.at >= 0
@@ -286,8 +302,7 @@ class Scorer:
     def _counted(
         self, outputs: Outputs, at: NDArray[np.int64], bad: list[BadRow]
     ) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
-        """The outputs of the rows that are not refused, after they were counted."""
-        count_answers(self._recorder, self._reader, outputs, is_batched=True)
+        """The outputs of the rows that are not refused, whose columns were counted."""
         if self._recorder.drift_cells() is not None:
             self._counted_rows += self._servable.counted_rows(len(at))
         if outputs.refusal is None:
@@ -357,29 +372,50 @@ class _AnswerColumns:
     fields: tuple[pa.Field, ...]
     width: int
 
-    def arrays(self, parts: Sequence[NDArray[Any]]) -> Iterator[pa.Array]:
-        """The columns of the parts of an output, one after the other."""
+    def none(self) -> Iterator[pa.Array]:
+        """The columns of no rows."""
+        return (pa.array([], field.type) for field in self.fields)
+
+    def arrays(self, output: NDArray[Any]) -> Iterator[pa.Array]:
+        """The columns of an output, one after the other."""
         kind = self.fields[0].type
         if self.width == ANY:
-            yield pa.array([_values(row) for part in parts for row in part], kind)
+            rows = [row.reshape(-1) for row in output]
+            ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+            values = _values(np.concatenate(rows), kind.value_type) if rows else pa.array([], kind.value_type)
+            yield pa.ListArray.from_arrays(pa.array(ends), values)
             return
-        if not parts:
-            yield from (pa.array([], field.type) for field in self.fields)
-            return
-        whole = np.concatenate([part.reshape(len(part), self.width) for part in parts])
+        whole = output.reshape(len(output), self.width)
         if len(self.fields) == self.width:
             for at, field in enumerate(self.fields):
-                yield pa.array(_values(whole[:, at]), field.type)
+                yield _values(whole[:, at], field.type)
             return
-        yield pa.FixedSizeListArray.from_arrays(pa.array(_values(whole), kind.value_type), self.width)
+        yield pa.FixedSizeListArray.from_arrays(_values(whole, kind.value_type), self.width)
 
 
-def _values(array: NDArray[Any]) -> Any:
-    """An output's values as Arrow takes them, one after the other."""
-    flat = array.reshape(-1)
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The rows of all parts; an array of arrays where they are not equally long."""
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    rows = [row for part in parts for row in part]
+    joined = np.empty(len(rows), object)
+    for at, row in enumerate(rows):
+        joined[at] = row
+    return joined
+
+
+def _values(array: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """An output's values, one after the other."""
+    flat = np.ascontiguousarray(array.reshape(-1))
     if flat.dtype.kind not in "OSU":
-        return np.ascontiguousarray(flat)
-    return [each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in flat.tolist()]
+        return pa.array(flat, kind)
+    try:
+        return pa.array(flat, kind)
+    except (pa.ArrowException, UnicodeDecodeError):
+        texts = (each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in flat.tolist())
+        return pa.array(list(texts), kind)
 
 
 def _answer_columns(
