@@ -35,6 +35,7 @@ _EXTRAS: Final = {
     "fsspec": "batch",
     "sqlalchemy": "batch",
     "ray": "ray",
+    "wandb": "wandb",
 }
 """Modules that few commands need, and the extra that installs each."""
 

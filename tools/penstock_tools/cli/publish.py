@@ -16,7 +16,8 @@ def publish(
         typer.Argument(
             metavar="FILE",
             help="A fitted pipeline (.skops, .joblib or .pkl), an ONNX model (.onnx), or a model that MLflow keeps: "
-            "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH.",
+            "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH; one of Weights & Biases, "
+            "wandb:ENTITY/PROJECT/NAME:VERSION; or one in a store of objects, such as s3://BUCKET/FOLDER.",
             show_default=False,
         ),
     ],
@@ -74,6 +75,15 @@ def publish(
             show_default=False,
         ),
     ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The page of the run that trained the model. The version keeps it as its tag penstock.link. Of an artifact of "
+            "Weights & Biases it is known.",
+            show_default=False,
+        ),
+    ] = None,
     explain: Annotated[
         bool,
         typer.Option(
@@ -101,7 +111,8 @@ def publish(
     and with [bold]--sample[/bold] its drift is watched, with a specification or without: the sample holds what it takes.
 
     A model that was logged with mlflow.sklearn, xgboost, lightgbm, catboost or onnx is read from the registry and
-    registered anew, compiled. Its input example is the sample when you give no other.
+    registered anew, compiled. Its input example is the sample when you give no other. So is what such a folder holds in
+    Weights & Biases or in a store of objects, where also plain files of pipelines and graphs may lie.
 
     Servers that follow the registry load the version once it has a role.
 
@@ -130,6 +141,7 @@ def publish(
         explain,
         time,
         holdout,
+        link,
     )
     decisions: list[str] = []
     with progress.steps() as report:

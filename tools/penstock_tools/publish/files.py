@@ -1,6 +1,7 @@
 """What is published from files: a pipeline with its sample, an ONNX model, or a feature specification in front of one.
 
-The suffix of a file decides which of them it is; a model that MLflow keeps says it itself (`logged`). `penstock publish`
+The suffix of a file decides which of them it is; a model that MLflow keeps says it itself (`logged`), and
+one that somebody else keeps is fetched first (`elsewhere`). `penstock publish`
 and `penstock features` call this module, and show people what it returns.
 """
 
@@ -20,7 +21,7 @@ from penstock_server.features.spec.spec import Datatype, FeatureSpec
 from penstock_server.models.counting_servable import is_one_matrix
 from penstock_server.models.loader import check_fit
 from penstock_tools.progress import Report
-from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
+from penstock_tools.publish import elsewhere, golden, logged, onnx, onnx_graph, pipeline
 from penstock_tools.publish.answers import Held
 from penstock_tools.publish.beside import beside
 from penstock_tools.publish.holdout import SAME, HeldRows, HoldOut, holdout_of
@@ -51,6 +52,7 @@ class Request:
     explain: bool = True
     time: str | None = None
     holdout: Path | None = None
+    link: str | None = None
 
 
 def publish(
@@ -59,7 +61,8 @@ def publish(
     """Registers the file as the model's next version.
 
     Args:
-        request: what to publish; its file may be the address of a model that MLflow keeps.
+        request: what to publish; its file may be the address of a model that MLflow or somebody else keeps, and its sample and
+            hold-out may be in a store of objects.
         agree: called with a warning before a file is loaded that can run code.
         report: called with each step's name as it begins, and never before `agree`.
         decided: called with each sentence on how servers will run the version and watch its drift.
@@ -70,26 +73,56 @@ def publish(
     Raises:
         InvalidInputError: the options do not belong together, or the file or the sample is not what they say.
         UnsupportedError, ModelFailedError: the pipeline cannot be published, or not proven; nothing was registered.
-        UnavailableError: the registry does not answer.
+        NotFoundError: nothing is at an address.
+        UnavailableError: the registry, or who keeps the model, does not answer.
     """
     onnx.check_request(request.name, request.alias, request.weight)
+    with elsewhere.local(request.sample) as sample, elsewhere.local(request.holdout) as holdout:
+        return _publish(replace(request, sample=sample, holdout=holdout), agree, report, decided)
+
+
+def _publish(
+    request: Request, agree: Agree, report: Report, decided: Callable[[str], None]
+) -> tuple[str, pipeline.Published | None]:
+    record = onnx.Record(link=request.link)
+    if elsewhere.is_address(str(request.file)):
+        with elsewhere.fetched(str(request.file)) as found:
+            record = onnx.Record(params={"published_from": found.address}, link=request.link or found.link)
+            if found.folder is not None:
+                return _publish_logged(
+                    request, logged.described(found.address, found.folder), agree, report, decided, record=record
+                )
+            return _publish_file(replace(request, file=found.model()), agree, report, decided, record)
     if logged.is_address(str(request.file)):
         # A terminal's spinner would hide the question that may come once the files are there.
         with logged.fetched(str(request.file), request.registry) as model:
-            return _publish_logged(request, model, agree, report, decided)
+            record = replace(record, params={"published_from": model.address})
+            return _publish_logged(request, model, agree, report, decided, record=record)
+    return _publish_file(request, agree, report, decided, record)
+
+
+def _publish_file(
+    request: Request, agree: Agree, report: Report, decided: Callable[[str], None], record: onnx.Record
+) -> tuple[str, pipeline.Published | None]:
     if request.file.suffix == ".onnx":
-        return _publish_onnx(request, decided), None
+        return _publish_onnx(request, decided, record), None
     _check_pipeline_options(request)
     fitted = load.load_pipeline(request.file, agree)
-    published = _publish_pipeline(request, fitted, agree, report, decided)
+    published = _publish_pipeline(request, fitted, agree, report, decided, record=record)
     return published.version, published
 
 
 def _publish_logged(
-    request: Request, model: logged.LoggedModel, agree: Agree, report: Report, decided: Callable[[str], None]
+    request: Request,
+    model: logged.LoggedModel,
+    agree: Agree,
+    report: Report,
+    decided: Callable[[str], None],
+    *,
+    record: onnx.Record,
 ) -> tuple[str, pipeline.Published | None]:
     if model.flavour == "onnx":
-        return _publish_onnx(replace(request, file=model.onnx_path), decided), None
+        return _publish_onnx(replace(request, file=model.onnx_path), decided, record), None
     _check_pipeline_options(request, needs_sample=False)
     example = model.example() if request.sample is None else None
     if request.sample is None and example is None:
@@ -97,12 +130,11 @@ def _publish_logged(
             f"{model.address} was logged without an input example; give sample rows with --sample DATA"
         )
     fitted = model.estimator(agree)
-    record = onnx.Record(params={"published_from": model.address})
-    published = _publish_pipeline(request, fitted, agree, report, decided, example=example, record=record)
+    published = _publish_pipeline(request, fitted, agree, report, decided, record=record, example=example)
     return published.version, published
 
 
-def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
+def _publish_onnx(request: Request, decided: Callable[[str], None], record: onnx.Record) -> str:
     if request.labels is not None and request.holdout is None:
         raise InvalidInputError(f"--labels is for pipelines, or for a --holdout; {request.file} is an ONNX model")
     if request.precision is not None:
@@ -130,6 +162,7 @@ def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
         alias=request.alias,
         weight=request.weight,
         batching=request.batching,
+        record=record,
         decided=decided,
         **parts,
     )
@@ -205,8 +238,8 @@ def _publish_pipeline(
     report: Report,
     decided: Callable[[str], None],
     *,
+    record: onnx.Record,
     example: pd.DataFrame | None = None,
-    record: onnx.Record | None = None,
 ) -> pipeline.Published:
     if request.sample is not None:
         report(f"reading {request.sample}")

@@ -118,7 +118,7 @@ def fetched(address: str, registry: str | None) -> Iterator[LoggedModel]:
         with opened(registry) as client:
             number = _numbered(client, address)
             folder = _download(client, number, Path(scratch))
-        yield _described(number, folder)
+        yield described(number, folder)
 
 
 def _numbered(client: Any, address: str) -> str:
@@ -148,7 +148,13 @@ def _download(client: Any, address: str, scratch: Path) -> Path:
         raise UnavailableError(f"the files of {address} cannot be fetched: {first_line(error)}") from error
 
 
-def _described(address: str, folder: Path) -> LoggedModel:
+def described(address: str, folder: Path) -> LoggedModel:
+    """The model that MLflow wrote into a folder; the address is what it is called.
+
+    Raises:
+        InvalidInputError: MLflow did not write it.
+        UnsupportedError: it was logged with a module that Penstock does not publish from.
+    """
     from mlflow.models import Model
 
     try:

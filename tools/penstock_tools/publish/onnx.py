@@ -37,6 +37,8 @@ from penstock_tools.publish.registry import experiment_id, opened
 
 ARTIFACTS: Final = "model"
 """The version's folder among the run's artifacts."""
+LINK_TAG: Final = "penstock.link"
+"""The tag of a version that leads to the run that trained it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,14 @@ class Record:
         params: settings by name.
         metrics: scores by name.
         figures: `matplotlib` figures by file name, such as `evaluation.png`.
+        link: the page of the run that trained the model, wherever it was tracked; the version keeps it as its tag `LINK_TAG`.
     """
 
     title: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
+    link: str | None = None
 
 
 def publish(
@@ -194,7 +198,8 @@ def _register(name: str, folder: Path, registry: str | None, record: Record) -> 
             client.log_artifacts(run.info.run_id, str(folder), ARTIFACTS)
         _ensure_model(client, name)
         source = f"{run.info.artifact_uri}/{ARTIFACTS}"
-        return str(client.create_model_version(name, source, run.info.run_id).version)
+        tags = {LINK_TAG: record.link} if record.link else None
+        return str(client.create_model_version(name, source, run.info.run_id, tags=tags).version)
 
 
 @contextmanager
