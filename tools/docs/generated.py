@@ -25,10 +25,12 @@ PAGES: Final = {
     "CHANGELOG.md": "changes.md",
     "SECURITY.md": "report.md",
     "bench/judges/README.md": "judges.md",
+    "tools/examples/churn/README.md": "example.md",
 }
 """Files that are pages as they are."""
 FOLDERS: Final = {".github/images/": "images/", "tools/examples/": "examples/"}
-"""Files that are there to be looked at or copied."""
+"""Files that are there to be looked at or copied, but for pages and what working with them leaves."""
+LEFT_OUT: Final = frozenset({"node_modules", "__pycache__", ".venv", ".dvc", ".remote", "artifacts", "mlruns", "log"})
 DOCS: Final = "tools/docs/"
 _LINK: Final = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 _FENCE: Final = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -47,7 +49,7 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, name, content=text))
     for folder, place in FOLDERS.items():
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and "node_modules" not in path.parts and "__pycache__" not in path.parts:
+            if path.is_file() and path.suffix != ".md" and not LEFT_OUT & set(path.parts):
                 name = place + path.relative_to(ROOT / folder).as_posix()
                 files.append(File.generated(config, name, content=path.read_bytes()))
     return files
