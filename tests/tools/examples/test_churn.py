@@ -225,7 +225,12 @@ class TestTheWholeRepository:
             call = _until(ended, "the training that the server called for", 700)
             assert "has drifted for" in call["reason"]
             assert call["outcome"] == "done", call
-            (new,) = {row["version"] for row in asked("/v1/models")["models"]} - {"1"}
+            # As a shadow first, as its rollout says.
+            (new,) = _until(
+                lambda: {row["version"] for row in asked("/v1/models")["models"]} - {"1"},
+                "the new version is served",
+                120,
+            )
         assert project.json("models/version.json")["version"] == new == "2"
         assert len((project.folder / "data" / "customers.csv").read_text().splitlines()) == 1 + 7 * 2000
 
