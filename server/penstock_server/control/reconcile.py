@@ -96,7 +96,8 @@ def next_steps(desired: Mapping[str, TrafficPlan], known: Versions, worker: Work
 
 def _to_load(desired: Mapping[str, TrafficPlan], known: Versions, worker: WorkerSnapshot) -> Iterator[VersionKey]:
     """What the worker can load now, the most important first."""
-    for key in load_order(desired, known, worker.plans):
+    failed = {key for key, state in worker.versions.items() if state == "UNAVAILABLE"}
+    for key in load_order(desired, known, worker.plans, failed):
         identity = known.loadable.get(key)
         if identity is None or key in known.barred:
             continue
@@ -106,7 +107,10 @@ def _to_load(desired: Mapping[str, TrafficPlan], known: Versions, worker: Worker
 
 
 def load_order(
-    desired: Mapping[str, TrafficPlan], known: Versions, plans: Mapping[str, TrafficPlan]
+    desired: Mapping[str, TrafficPlan],
+    known: Versions,
+    plans: Mapping[str, TrafficPlan],
+    failed: AbstractSet[VersionKey] = frozenset(),
 ) -> list[VersionKey]:
     """The versions to load: first what can answer for a model, then canaries and shadows, at last what ended a worker.
 
@@ -114,6 +118,7 @@ def load_order(
         desired: the plan of each model.
         known: which versions may be loaded and may answer.
         plans: those in force in the worker.
+        failed: what the worker could not load, although others may have.
     """
     champions = [(model, plan.champion) for model, plan in desired.items() if plan.champion is not None]
     # Where nothing answers and the champion cannot be loaded, or not safely, what answered before does.
@@ -122,7 +127,7 @@ def load_order(
         for model, version in champions
         if model in known.fallbacks
         and model not in plans
-        and ((model, version) not in known.loadable or (model, version) in known.doubtful | known.barred)
+        and ((model, version) not in known.loadable or (model, version) in known.doubtful | known.barred | failed)
     ]
     order = dict.fromkeys([*champions, *fallbacks, *plan_keys(desired)])
     return sorted(order, key=lambda key: key in known.doubtful)

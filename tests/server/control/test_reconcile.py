@@ -423,3 +423,9 @@ def full_plan(desired: TrafficPlan) -> TrafficPlan | None:
         tuple(arm for arm in desired.shadows if arm.version != desired.champion),
         desired.others,
     )
+
+
+def test_where_nothing_answers_and_the_champion_failed_the_fallback_is_loaded() -> None:
+    known = Versions(loadable={("m", "1"): "one", ("m", "2"): "two"}, fallbacks={"m": "1"})
+    worker = WorkerSnapshot({("m", "2"): "UNAVAILABLE"}, tried={("m", "2"): "two"})
+    assert next_steps({"m": TrafficPlan("2")}, known, worker).load == ("m", "1")
