@@ -146,7 +146,8 @@ class Server:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - it is what was looked for
-            world.violate(f"the supervisor failed: {error!r}")
+            if not world.loop.is_closed():  # else it is one that was killed, which goes now
+                world.violate(f"the supervisor failed: {error!r}")
 
     async def _serve(self) -> None:
         loop, cache = self.world.loop, self._cache
