@@ -97,9 +97,9 @@ def run(folder: Path, count: int) -> Promotions:
         file = folder / f"{MODEL}-{seed}.onnx"
         file.write_bytes(models.tabular(seed))
         publish(MODEL, file, registry=registry, alias=CHAMPION)
-    versions, promote = _registry(registry)
+    versions, promote = aliases(registry)
     serve = penstock_command("serve", "--registry", registry, "--model", MODEL, *PORTS, "--workers", "1")
-    with running(serve, env=env) as server, LoadProcess() as load, _prober(server.grpc) as served_version:
+    with running(serve, env=env) as server, LoadProcess() as load, prober(server.grpc) as served_version:
         promote_in_turn(versions[:1], 1, promote=promote, served_version=served_version)
         started = time.monotonic()
         load.start(_plan(server.grpc, count))
@@ -124,7 +124,7 @@ def _plan(address: str, count: int) -> LoadPlan:
     )
 
 
-def _registry(uri: str) -> tuple[list[str], Callable[[str], None]]:
+def aliases(uri: str) -> tuple[list[str], Callable[[str], None]]:
     """The published versions, oldest first, and a function that moves the alias to one."""
     from mlflow import MlflowClient
 
@@ -138,7 +138,7 @@ def _registry(uri: str) -> tuple[list[str], Callable[[str], None]]:
 
 
 @contextmanager
-def _prober(address: str) -> Iterator[Callable[[], str]]:
+def prober(address: str) -> Iterator[Callable[[], str]]:
     """A function that gets the version of an answer; "" while there is no answer."""
     message = inference.messages(MODEL, rows=1)[0]
     with inference.channel(address) as channel:
