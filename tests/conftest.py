@@ -46,6 +46,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 PROPERTY_TIMEOUT_S: Final = 600
 
 
+QUICK: Final = ("test_columns", "test_drain", "test_wire")
+"""The modules of integration tests that `make test` runs. The others are long, all of them: what a server's start takes would
+only come before another test if the first alone were left out."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.parent.name in {"integration", "conformance"} and item.path.stem not in QUICK:
+        item.add_marker(pytest.mark.long)
+
+
 @pytest.hookimpl(trylast=True)  # after hypothesis has marked the tests that it runs
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -50,6 +50,7 @@ def test_every_place_is_there(package: str) -> None:
     assert [place for place in ROOMS[package] if f"{package}.{place}" not in MODULES] == []
 
 
+@pytest.mark.long
 def test_rooms_import_downwards() -> None:
     upwards = []
     for name in HOUSED:
@@ -58,6 +59,7 @@ def test_rooms_import_downwards() -> None:
     assert upwards == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("package", ROOMS)
 def test_no_arrow_is_allowed_that_nobody_needs(package: str) -> None:
     used: dict[str, set[str]] = {each: set() for each in ROOMS[package]}
@@ -93,6 +95,7 @@ def test_the_ground_needs_the_standard_library_alone(name: str) -> None:
     assert others <= sys.stdlib_module_names
 
 
+@pytest.mark.long
 def test_decoders_are_made_at_import() -> None:
     """Made in a thread, they can end the process (`models.strict_json`)."""
     texts = {name: path.read_text() for name, path in MODULES.items() if name.startswith("penstock_server.")}
@@ -126,6 +129,7 @@ def test_no_package_imports_its_own_root() -> None:
     assert [name for name in offenders if name.partition(".")[0] != "penstock_tools"] == []
 
 
+@pytest.mark.long
 def test_the_page_is_fresh() -> None:
     assert page() == PAGE.read_text(), "run `make architecture`"
 

@@ -8,6 +8,7 @@ from penstock_server.models.ensemble_servable import bound_steps
 from penstock_server.models.loader import load
 
 
+@pytest.mark.long
 def test_its_chain_fits_its_models(tmp_path: Path) -> None:
     ensembles.write(tmp_path)
     ensemble = read(tmp_path / ensembles.CHAIN / "1").ensemble

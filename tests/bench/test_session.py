@@ -10,6 +10,7 @@ from bench.scenarios import Rounds, Scenario
 from bench.servers.measured import BASELINE, SERVERS, ServerThere, running
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_whole_run_measures_each_round_and_is_shown_and_recorded(tmp_path) -> None:
     rounds = Rounds(count=2, warmup_s=0.05, duration_s=0.1, promotions=1)

@@ -14,6 +14,7 @@ print(theirs.is_server_live())
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("first", "second"), [("tritonclient.grpc", "penstock_client"), ("penstock_client", "tritonclient.grpc")]
 )

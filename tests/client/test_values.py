@@ -281,6 +281,7 @@ def beside_a_float(value):
     return [value, 0.0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("held", [as_list, as_objects, beside_a_float])
 @pytest.mark.parametrize(("value", "datatype", "outcome"), OUTCOMES, ids=lambda value: f"{value!r:.30}")
 def test_each_kind_of_value_is_kept_or_refused(value, datatype, outcome, held):

@@ -35,7 +35,7 @@ def drill(
     assert answering(server.grpc, "woken") == first
     place = f"http://{server.http}"
     code, out, err = penstock("webhook", "add", place, "--secret-file", secret_file, "--registry", uri)
-    assert (code, err) == (0, "")
+    assert code == 0, err
     assert all(f"{name}={value}" in out for name, value in WEBHOOKS.items())
     code, out, _ = penstock("webhook", "list", "--registry", uri)
     assert (code, f"{place}/v1/webhook" in out, out.count("\n")) == (0, True, 1)

@@ -108,6 +108,7 @@ async def get(address: str, path: str) -> tuple[int, str]:
         return reply.status, await reply.text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 async def test_a_server_is_ready_serves_and_drains(harness: Harness, stop: signal.Signals) -> None:
     ending = harness.serve(workers=2, grace_s=1.5)

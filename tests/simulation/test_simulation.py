@@ -10,6 +10,7 @@ from tests.simulation.planted import PLANTED, planted
 from tests.simulation.simulation import play
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(8))
 def test_nothing_goes_wrong(seed: int) -> None:
     result = play(str(seed), 0.1)
@@ -17,6 +18,7 @@ def test_nothing_goes_wrong(seed: int) -> None:
     assert result.requests
 
 
+@pytest.mark.long
 def test_a_seed_plays_alike_in_every_process() -> None:
     def told(hash_seed: str) -> str:
         done = subprocess.run(

@@ -7,6 +7,7 @@ from bench.drift import calibration
 from bench.drift.calibration import Check, checks
 
 
+@pytest.mark.long
 def test_the_rules_err_as_often_as_they_say() -> None:
     found = list(checks(600, np.random.default_rng(1)))
     assert [check.name for check in found if not check.holds] == []

@@ -83,6 +83,7 @@ def test_a_row_that_is_free_twice_is_noticed() -> None:
     server.close()
 
 
+@pytest.mark.long
 def test_the_command_plays_and_says_how_fast(capfd: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--seconds", "4", "--count", "500", "--sockets", "0.5"]) == 0
     told = capfd.readouterr().out
@@ -113,6 +114,7 @@ def test_lines_of_the_corpus_are_read_as_they_were_written(tmp_path: Path) -> No
     assert list(corpus.read(tmp_path / "corpus")) == [("why", [b"\x00ab", b"c"])]
 
 
+@pytest.mark.long
 def test_thousands_of_hostile_conversations_leave_no_memory_behind() -> None:
     place = play.InProcess()
     for number in range(2_000):

@@ -25,6 +25,7 @@ def test_no_more_good_versions_are_rolled_back_than_promised(world: World) -> No
         assert found["Penstock, every error"].is_within_alpha
 
 
+@pytest.mark.long
 def test_the_dispersion_before_keeps_the_promise_over_retries() -> None:
     retries = next(world for world in QUIET if world.name == "retries")
     found = {each.judge: each for each in outcome(retries).judges}
@@ -32,6 +33,7 @@ def test_the_dispersion_before_keeps_the_promise_over_retries() -> None:
     assert not found["Penstock, every error"].is_within_alpha
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["failing users", "broken client"])
 def test_keys_that_fail_over_and_over_cost_good_versions_if_every_error_counts(name: str) -> None:
     found = {each.judge: each for each in outcome(next(world for world in QUIET if world.name == name)).judges}
@@ -39,6 +41,7 @@ def test_keys_that_fail_over_and_over_cost_good_versions_if_every_error_counts(n
     assert not found["Penstock, dispersion"].is_within_alpha
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("keys", "most"), [(5000, 0.1), (300, 0.1)])
 def test_a_faulty_version_is_seldom_promoted_where_keys_fail_again(keys: int, most: float) -> None:
     """Twice the errors of users of whom nearly all fail sooner or later: as many keys fail in the end, but not as often."""
@@ -54,6 +57,7 @@ def test_a_base_rate_that_moves_is_no_reason_to_roll_back(name: str) -> None:
     assert np.isfinite(minutes).mean() <= 0.016 + 3 * (0.016 * 0.984 / 2000) ** 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("traffic", "most"),
     [(Traffic(worse=2.0), 9), (Traffic(tail=0.03), 6), (Shadow(0.02, 0.03), 9)],
@@ -64,6 +68,7 @@ def test_faults_are_seen_soon(traffic, most: float) -> None:
     assert np.median(minutes) <= most
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("traffic", [Traffic(), Shadow(0.02, 0.02)], ids=["canary", "shadow"])
 def test_an_equal_version_is_promoted_within_the_hour(traffic) -> None:
     seen = traffic(np.random.default_rng(4), 1000)

@@ -62,6 +62,7 @@ def test_a_promise_is_broken_by_too_many_false_roll_backs() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_tables_and_picture(outcomes: list[Outcome], tmp_path) -> None:
     text = table.markdown(outcomes)
     assert "20 simulated hours" in text

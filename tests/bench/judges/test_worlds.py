@@ -28,6 +28,7 @@ def test_what_is_seen_has_its_shape_and_adds_up(each: World) -> None:
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "each", [each for each in WORLDS if not each.has_fault and each.has_canary], ids=lambda each: each.name
 )

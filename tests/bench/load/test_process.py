@@ -8,6 +8,7 @@ from bench.load.process import LoadPool, LoadProcess
 from tests.bench.load.echo_server import plan
 
 
+@pytest.mark.long
 def test_processes_run_plan_after_plan_and_measure_the_servers_cpu(address, echo) -> None:
     with LoadPool(2) as pool:
         for _ in range(2):

@@ -21,6 +21,7 @@ def test_a_curve_rises_in_throughput_and_leaves_out_what_was_not_answered() -> N
     assert comparison.curve(SUMMARIES) == [(100, 1.0), (300, 2.0)]
 
 
+@pytest.mark.long
 def test_a_record_becomes_the_same_svg_each_time(tmp_path) -> None:
     record = {"machine": {"cpu": "Some CPU", "cpus": 2}, "summaries": SUMMARIES}
     (tmp_path / "run.json").write_text(json.dumps(record))

@@ -34,6 +34,7 @@ def test_blocks_of_another_encoder_are_read(fields, huffman):
     assert reader().read(encoded(without_table(), fields, huffman=huffman)) == tuple(fields)
 
 
+@pytest.mark.long
 @given(
     st.lists(
         st.tuples(

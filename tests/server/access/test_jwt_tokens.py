@@ -189,6 +189,7 @@ def test_a_token_is_written_in_one_way(at: int, more: str) -> None:
         verified(".".join(parts), KNOWN, 0.0)
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @given(st.data())
 def test_no_mutated_token_is_let_through_and_none_ends_the_server(data: st.DataObject) -> None:

@@ -115,6 +115,7 @@ FIELDS = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=500)
 @given(st.lists(FIELDS, max_size=8), st.integers(0, 70))
 def test_the_model_is_read_as_the_service_reads_it(fields: list[bytes], more: int) -> None:

@@ -135,6 +135,7 @@ def files(tls: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_verified_certificate_is_an_identity(kind: str, gate: Gate, files: Path, tls: Path) -> None:
     settings = TransportSettings(
         tls_certificate=files / "server.pem", tls_key=files / "server.key", tls_client_ca=files / "ca.pem"

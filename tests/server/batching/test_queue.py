@@ -343,6 +343,7 @@ def offered(load: float, *, patience_s: float, span_s: float = 2.0) -> list[Item
     return [Item(1, at * gap_s + patience_s, at * gap_s) for at in range(int(span_s / gap_s))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective_ms", [None, 20.0])
 def test_goodput_stays_flat_beyond_saturation(objective_ms: float | None) -> None:
     def goodput(*, is_aware: bool) -> float:

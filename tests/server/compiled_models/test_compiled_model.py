@@ -41,6 +41,7 @@ def assert_equal(content: bytes, columns: int, dtype: Any = np.float32, name: st
             assert all(map(is_same, expected, found)), (size, expected, found)
 
 
+@pytest.mark.long
 @given(ensembles(), st.sampled_from([np.float32, np.float64]))
 @examples(60)
 def test_random_trees(attributes: dict[str, Any], dtype: Any) -> None:

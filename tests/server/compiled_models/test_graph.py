@@ -105,6 +105,7 @@ def test_what_is_refused(content: bytes, reason: str) -> None:
         graph.read(content)
 
 
+@pytest.mark.long
 def test_numbers_that_take_too_much_are_refused() -> None:
     constant = model_of([], ["y"], constants={"c": np.zeros(5 << 20, np.uint8)})
     attribute = model_of([node("Identity", ["x"], ["y"], many=[1] * (5 << 20))], ["y"])

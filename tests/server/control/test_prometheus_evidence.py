@@ -222,6 +222,7 @@ def twice(series: list[dict[str, Any]]) -> None:
     series.append({**info, "metric": {**info["metric"], "run": "other"}})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

@@ -232,6 +232,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(steps, st.sampled_from(["webhook", "github", "command"]))
 def test_servers_that_hang_restart_and_fail_call_as_one(plan: list[tuple[int, float, str]], kind: str) -> None:

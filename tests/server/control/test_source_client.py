@@ -141,6 +141,7 @@ async def test_a_process_that_hangs_is_killed_and_started_again_later(
     assert len(starter.started) == 2
 
 
+@pytest.mark.long
 async def test_a_process_that_keeps_ending_is_started_ever_later(
     open_client: Any, fake: FakeRegistry, starter: Starter, fake_clock: Any
 ) -> None:

@@ -124,6 +124,7 @@ async def test_a_version_that_fills_too_much_memory_is_stopped(sound: Path) -> N
     assert (await tried(sound, limits)).reason == out_of_memory(limits)
 
 
+@pytest.mark.long
 async def test_a_version_that_never_ends_is_stopped(endless: Path) -> None:
     started = time.monotonic()
     assert (await tried(endless, TrialLimits(1024, 2.0))).reason == (

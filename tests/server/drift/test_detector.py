@@ -88,6 +88,7 @@ def test_an_alarm_comes_within_hundreds_of_rows_and_says_since_when() -> None:
     assert not found.unseen
 
 
+@pytest.mark.long
 def test_the_beginning_of_a_slow_alarm_is_found() -> None:
     traffic = Traffic(reference())
     traffic.slices(300)
@@ -106,6 +107,7 @@ def test_what_is_tolerated_raises_no_alarm() -> None:
     assert not traffic.slices(300, tolerated).drifted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("once", [10, 50])
 def test_rows_that_hang_together_raise_no_alarm(once: int) -> None:
     traffic = Traffic(reference(), run_length=1000.0)

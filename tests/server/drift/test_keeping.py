@@ -72,6 +72,7 @@ def test_other_training_rows_begin_anew(tmp_path: Path, traffic: Traffic) -> Non
     assert not keeper.back(KEY, other, fresh(other)).detected.drifted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x93NUMPY", None])
 def test_a_damaged_file_is_told_and_begins_anew(tmp_path: Path, traffic: Traffic, damage: bytes | None) -> None:
     keeper = DetectorKeeper(tmp_path)

@@ -161,6 +161,7 @@ def table(rng: np.random.Generator, rows: int = ROWS, drift: float = 0.0) -> dic
     }
 
 
+@pytest.mark.long
 def test_shuffled_rows_are_told_in_99_of_100_samples() -> None:
     rng = np.random.default_rng(1)
     found = [fit_baseline(SPEC, table(rng)).order for _ in range(100)]

@@ -23,6 +23,7 @@ def by_scipy(cells: int, window: int, effect: float, dispersion: float, rate: fl
     return noise * brentq(lambda around: ncx2.sf(threshold, cells - 1, around) - power, 0, 10 * threshold + 100)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cells", [2, 5, 10, 20])
 @pytest.mark.parametrize("window", [500, 5000])
 @pytest.mark.parametrize(("effect", "dispersion"), [(0.1, 1.0), (0.0, 1.0), (0.1, 17.0), (0.4, 1.5)])
@@ -119,6 +120,7 @@ def test_columns_are_each_alone_and_see_no_more_than_is_tolerated(
         assert np.isinf(one) == (cells < 2 or min(sum(row), window) < 25 * cells)
 
 
+@pytest.mark.long
 @given(st.integers(2, 20), st.integers(500, 20_000), st.floats(1, 50))
 def test_more_rows_show_smaller_drift_and_clumps_larger_only(cells: int, window: int, dispersion: float) -> None:
     reference = even(cells, 50_000)

@@ -157,6 +157,7 @@ GENERATORS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize("shift", [0.0, 0.3])
 def test_sums_keep_the_wasserstein_distance_within_a_twenty_fifth_of_a_deviation(name: str, shift: float) -> None:

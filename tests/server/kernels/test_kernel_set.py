@@ -57,11 +57,13 @@ def used(cache: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_c_calls_a_kernel_back_by_its_address(used: dict[str, Any]) -> None:
     assert used["sorted"] == [-(2**40), -1, 0, 3, 2**40]
     assert used["is_same"]
 
 
+@pytest.mark.long
 def test_the_compiler_is_not_needed(used: dict[str, Any]) -> None:
     assert used["compilers"] == []
 

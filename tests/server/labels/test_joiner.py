@@ -332,6 +332,7 @@ EVENTS = st.one_of(
 WRITES = (("_store", "write"), ("_store", "append"), ("_waiting", "done"), ("_waiting", "add"), ("_store", "sweep"))
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @example(
     [("label", 2, 0, 0), ("time", 1, 0, 0), ("answer", 2, 0, 0), ("kill", 1, 0, 0), ("answer", 2, 0, 2)]

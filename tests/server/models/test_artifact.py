@@ -208,6 +208,7 @@ def test_no_manifest_raises_anything_else(content: bytes, whole: Path) -> None:
         artifact.read(whole)
 
 
+@pytest.mark.long
 def test_what_mlflow_saves_is_read_and_still_loads(tmp_path: Path, onnx_bytes: bytes) -> None:
     import mlflow.onnx
     import onnx

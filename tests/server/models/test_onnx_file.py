@@ -249,6 +249,7 @@ def test_nodes_tensors_depth_and_names_are_bounded(tmp_path: Path, monkeypatch: 
                 onnx_file.read(path)
 
 
+@pytest.mark.long
 def test_weights_cost_no_memory_and_trees_no_time(tmp_path: Path) -> None:
     trees = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml")
     trees.attribute.append(helper.make_attribute("nodes_values", np.linspace(0, 1, 300_000).tolist()))

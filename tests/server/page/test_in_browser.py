@@ -186,6 +186,7 @@ def test_rollouts_do_what_they_are_told_by_the_keyboard_alone(opens: Opens, show
     expect(page.locator("#notice")).to_have_text(f"Abort: {shown.refuses}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("scheme", "width"), [("light", 400), ("dark", 1200)])
 def test_it_is_accessible_and_nothing_is_cut_off(opens: Opens, scheme: str, width: int) -> None:
     page = opens("ops", width=width, color_scheme=scheme, bypass_csp=True)  # which axe would not pass

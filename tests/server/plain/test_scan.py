@@ -313,6 +313,7 @@ def usual(**fields: Any) -> bytes:
     return bytes(request.SerializeToString())
 
 
+@pytest.mark.long
 @examples(400)
 @given(data=st.data(), message=messages())
 @example(data=None, message=usual()).via("what most clients send")
@@ -471,6 +472,7 @@ def test_each_form_has_a_skeleton_of_its_own(scan: Callable[[bytes], Found | Non
     assert len(set(skeletons)) == len(skeletons) == len(FORMS)
 
 
+@pytest.mark.long
 def test_what_a_skeleton_has_no_room_for_is_left_to_protobuf(scan: Callable[[bytes], Found | None]) -> None:
     for size in range(layout.MAX_SKELETON - 200, layout.MAX_SKELETON + 8, 7):
         message = usual().replace(b"\x0a\x01m", field(1, b"m" * size), 1)

@@ -934,6 +934,7 @@ class Mix:
             pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_happens_nobody_gets_rows_of_another(
     executor_of: Any,

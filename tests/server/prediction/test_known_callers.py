@@ -126,6 +126,7 @@ def secure(address: str, tls: Path, who: str) -> grpc.Channel:
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(root, key, certificate))
 
 
+@pytest.mark.long
 def test_a_certificate_is_enough(serving: Any, tls: Path, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text((tls / "client.pem").read_text() + (tls / "other.pem").read_text())
     settings = TransportSettings(

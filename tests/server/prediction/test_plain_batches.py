@@ -735,6 +735,7 @@ def test_two_hundred_models_in_turn(fake_servable: Any, fake_clock: Any, report_
     assert len(made.requests._free_lanes) == layout.MAX_LANES
 
 
+@pytest.mark.long
 def test_forms_beyond_the_table_of_plans_are_forgotten_and_learnt_again(world: Make) -> None:
     made = world()
     for number in range(layout.MAX_PLANS + 50):

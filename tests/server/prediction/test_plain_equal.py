@@ -341,6 +341,7 @@ def both(servables: dict[str, OnnxServable], fake_clock: Any, new_counters: Any,
     return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_answers_are_the_same_byte_for_byte(both: Callable[..., Both], kind: str) -> None:
     pair = both(kind)
@@ -374,6 +375,7 @@ def test_answers_are_the_same_byte_for_byte(both: Callable[..., Both], kind: str
     assert len(pair.recorded) == (3 * (1 + 3 + 2 * 10) + 2 if is_recorded else 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["columns", "fused columns", "numbers", "fused numbers"])
 def test_a_batch_of_repeats_counts_for_no_drift(both: Callable[..., Both], kind: str) -> None:
     pair = both(kind, skips_repeats=True)
@@ -459,6 +461,7 @@ def test_refused_rows_are_refused_alike(both: Callable[..., Both], kind: str) ->
     assert (layout.TO_REFUSE in pair.left) == pair.is_fused
 
 
+@pytest.mark.long
 def test_requests_that_differ_in_form_are_told_apart(both: Callable[..., Both]) -> None:
     """Each is like one before but for something that decides how it is decoded."""
     pair = both("several")
@@ -809,6 +812,7 @@ SOME: Final = st.lists(
 )
 
 
+@pytest.mark.long
 @examples(40)
 @given(turns=st.lists(SOME, min_size=1, max_size=4))
 def test_whatever_comes_is_answered_and_counted_alike(

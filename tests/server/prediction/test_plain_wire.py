@@ -214,6 +214,7 @@ def code_of(future: Any) -> Any:
     return future.code()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_inline", [True, False])
 def test_many_callers_get_their_own_answers(serving: Any, is_inline: bool) -> None:
     with serving(is_inline=is_inline) as (server, call), ThreadPoolExecutor(16) as pool:
@@ -266,6 +267,7 @@ def test_deadlines_pass_while_requests_wait_and_run(serving: Any) -> None:
         assert not server.counters.refusals.any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_what_does_not_fit_is_refused_and_counted_and_its_connection_read_less(
     serving: Any, tls: Path, is_tls: bool
@@ -302,6 +304,7 @@ def test_what_does_not_fit_is_refused_and_counted_and_its_connection_read_less(
         server.become_clean()
 
 
+@pytest.mark.long
 def test_a_flooded_version_takes_nothing_from_another(serving: Any) -> None:
     """Callers of the other one are answered, on a connection of their own and on the flooded one."""
     with serving(queue_requests=4) as (server, flooded_call), grpc.insecure_channel(server.address) as channel:
@@ -426,6 +429,7 @@ def end_of(future: Any, rows: Any) -> str:
     return "OK" if values(reply) == (np.array(rows) * 2.0).ravel().tolist() else "WRONG"
 
 
+@pytest.mark.long
 def test_nothing_is_lost_wrong_or_left_while_versions_come_and_go(serving: Any) -> None:
     """Callers with deadlines, of which some leave, while roles change and versions are loaded, drained and closed."""
     ends: Counter[str] = Counter()

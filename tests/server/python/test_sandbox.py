@@ -132,6 +132,7 @@ def test_what_it_raises_costs_the_rows_alone(running):
     assert (sandbox.pid, sandbox.ends) == (pid, [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mark", "how"),
     [
@@ -174,6 +175,7 @@ def test_arrays_are_checked_like_a_request_s(arrays, reason):
             sandboxes._arrays(Answered(arrays), outputs, 2)
 
 
+@pytest.mark.long
 def test_a_process_that_ends_again_and_again_is_started_later_and_later(opened, monkeypatch):
     monkeypatch.setattr(sandboxes, "PAUSES_S", (0.0, 60.0))
     sandbox = opened()
@@ -186,6 +188,7 @@ def test_a_process_that_ends_again_and_again_is_started_later_and_later(opened, 
     assert sandbox.pid is None
 
 
+@pytest.mark.long
 def test_an_answer_between_two_ends_starts_the_count_again(running, monkeypatch):
     monkeypatch.setattr(sandboxes, "PAUSES_S", (0.0, 60.0))
     for _ in range(2):
@@ -224,11 +227,13 @@ def test_it_ends_with_the_thread_that_starts_processes_and_not_with_the_caller_s
     assert answer(sandbox, 1) == [2]
 
 
+@pytest.mark.long
 def test_what_does_not_load_is_told(opened):
     with pytest.raises(InvalidInputError, match=r"the pipeline does not load here: .*not_there"):
         opened(content=b"\x80\x05cnot_there\nThing\n.").start()
 
 
+@pytest.mark.long
 def test_a_process_that_somebody_kills_is_started_again(running):
     os.kill(running.pid, signal.SIGKILL)
     with pytest.raises(ModelFailedError, match="it was killed"):

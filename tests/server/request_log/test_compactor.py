@@ -103,6 +103,7 @@ def test_the_process_looks_once_more_when_it_is_told_to_end(tmp_path: Path) -> N
     assert (done.returncode, len(parquet_in(tmp_path))) == (0, 1), done.stderr
 
 
+@pytest.mark.long
 def test_one_process_a_folder(tmp_path: Path) -> None:
     argument = json.dumps([str(tmp_path), 10**9])
     command = [sys.executable, "-m", "penstock_server.request_log.compactor", argument, str(os.getpid())]
@@ -141,6 +142,7 @@ def ids_in(folder: Path) -> list[str]:
     return [each for path in parquet_in(folder) for each in pq.read_table(path, columns=["request_id"])[0].to_pylist()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_servers_that_share_a_folder_write_each_row_once_though_one_is_killed(tmp_path: Path) -> None:
     argument = json.dumps([str(tmp_path), 10**9])

@@ -35,6 +35,7 @@ def segment(path: Path, header: SegmentHeader, *requests: LoggedRequest) -> Path
     return path
 
 
+@pytest.mark.long
 def test_a_worker_does_not_pay_for_parquet() -> None:
     script = "import sys, penstock_server.worker, penstock_server.app; print('pyarrow' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -123,6 +123,7 @@ def of_requests(shares: np.ndarray) -> Evidence:
     return Evidence(differing=tuple(cells.tolist()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("alike", [0.0, 0.9, 1.0])
 def test_rows_that_hang_together_within_a_request_are_no_reason_to_roll_back(alike: float) -> None:
     """Shadows that differ on as many rows as they may, of requests with 16 rows each, at ten looks: alpha are lost."""

@@ -94,6 +94,7 @@ schedules = st.lists(
 )  # who looks next, after how long, and whether it freezes afterwards
 
 
+@pytest.mark.long
 @settings(max_examples=200)
 @given(schedules, st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3))
 def test_never_do_two_act_at_once(schedule: list[tuple[int, float, bool]], offsets: list[float]) -> None:

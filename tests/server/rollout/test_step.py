@@ -207,6 +207,7 @@ def test_an_unknown_command_is_told_of_and_goes() -> None:
     assert model.progress.status == "running"
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([SPEC, SHADOWED]), st.booleans())
 def test_an_end_between_any_two_writes_heals(seed: int, spec: str, is_bad: bool) -> None:

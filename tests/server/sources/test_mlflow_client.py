@@ -56,6 +56,7 @@ def refusal(code: str) -> bytes:
     return json.dumps({"error_code": code, "message": "the registry's words"}).encode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("status", "body", "kind", "said"),
     [
@@ -94,6 +95,7 @@ def test_a_list_without_an_end_is_given_up(server: Answering) -> None:
         RegistryClient(server.uri).models()
 
 
+@pytest.mark.long
 def test_what_is_registered_is_read(publisher: Any) -> None:
     publisher.publish("a", "champion")
     publisher.publish("a")
@@ -107,6 +109,7 @@ def test_what_is_registered_is_read(publisher: Any) -> None:
     assert client.underlying_uri(uri) == uri
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("uri", "said"),
     [

@@ -134,6 +134,7 @@ def test_mlflows_stores_are_bounded_too(tmp_path: Path) -> None:
         fetch_of(FakeClient(None))
 
 
+@pytest.mark.long
 def test_mlflows_own_stores_are_read(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     (source / "below").mkdir(parents=True)

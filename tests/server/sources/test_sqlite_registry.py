@@ -15,6 +15,7 @@ def opened(publisher: Any) -> SqliteRegistry:
     return SqliteRegistry(Path(publisher.uri.removeprefix("sqlite:///")), publisher.uri)
 
 
+@pytest.mark.long
 def test_it_reads_what_mlflow_reads(publisher: Any) -> None:
     """mlflow's own client is the oracle, for everything that serving needs."""
     publisher.publish("a", "champion")

@@ -8,6 +8,7 @@ import pytest
 
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.sources.mlflow_source import MlflowSource
+from tests.s3 import s3_server
 
 FILES = {"MLmodel": b"flavors: {onnx: {data: model.onnx}}\n"}
 
@@ -55,19 +56,12 @@ class Bucket:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://{host}:{port}")
-    yield Bucket(f"http://{host}:{port}")
-    server.stop()
+    with s3_server() as address:
+        monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", address)
+        yield Bucket(address)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_version_in_s3_is_fetched_and_again_when_its_copy_is_damaged(
     publisher: Any, bucket: Bucket, tmp_path: Path

@@ -179,6 +179,7 @@ def opened(native_address: str) -> Iterator[socket.socket]:
         yield found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(30))
 def test_a_client_that_does_what_it_likes_is_served(opened: socket.socket, seed: int) -> None:
     talk = Talk(opened, seed)

@@ -567,6 +567,7 @@ FLOODS: Final = {
 PIECE: Final = 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_ends_its_connection_and_no_other(peer: Peer, bystander: grpc.Channel, flood: str) -> None:
     answered = 0

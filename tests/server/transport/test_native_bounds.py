@@ -108,6 +108,7 @@ def test_the_events_of_a_turn_and_of_all_streams_have_room() -> None:
     assert of_a_turn + layout.OTHER_EVENTS <= layout.MAX_EVENTS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_encrypted", [False, True])
 def test_a_turn_takes_no_more_than_its_events_have_room_for(service: Service, tls: Path, is_encrypted: bool) -> None:
     settings = (
@@ -481,6 +482,7 @@ def client_hello(context: ssl.SSLContext) -> bytes:
     return outgoing.read()
 
 
+@pytest.mark.long
 def test_tls_callers_that_break_at_any_point_leave_nothing(service: Service, tls: Path) -> None:
     settings_ = TransportSettings(tls_certificate=tls / "server.pem", tls_key=tls / "server.key")
     context = ssl.create_default_context(cafile=str(tls / "server.pem"))

@@ -443,6 +443,7 @@ def test_oversized_messages_are_refused_and_the_connection_lives(kind: str, serv
         assert unary(opened, "Echo")(bytes(900), timeout=TIMEOUT_S) == bytes(900)
 
 
+@pytest.mark.long
 def test_a_compression_bomb_is_refused_by_its_size_when_unpacked(kind: str, service: Service) -> None:
     limited = running(kind, service, TransportSettings(max_message_bytes=100_000))
     options = [("grpc.max_send_message_length", -1)]
@@ -520,6 +521,7 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("without_collector")
 def test_an_ended_stream_leaves_no_reference_cycle(channel: grpc.Channel, service: Service) -> None:
     ended = threading.Event()
@@ -543,6 +545,7 @@ def test_an_ended_stream_leaves_no_reference_cycle(channel: grpc.Channel, servic
     assert len(service.receivers) == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("size", "sent"), [(100_000, 1000), (2_000_000, 60)])
 def test_a_stream_that_nobody_reads_is_received_no_further(
     channel: grpc.Channel, service: Service, size: int, sent: int

@@ -82,6 +82,7 @@ def expected(version):
     return answers
 
 
+@pytest.mark.long
 def test_a_table_is_scored_into_a_table(version, sqlite, expected):
     report = done(version, f"{sqlite}#customers", f"{sqlite}#scores", key=("id",), part_rows=900)
     found = content(sqlite)
@@ -117,6 +118,7 @@ def test_a_key_that_does_not_tell_rows_apart_is_refused(version, sqlite):
     assert content(sqlite, "scores", "city") == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("table_name", "key", "kind", "sentence"),
     [

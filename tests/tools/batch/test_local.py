@@ -33,6 +33,7 @@ def job(version, tmp_path, monkeypatch):
     return ran
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_processes_that_are_killed_lose_no_row_and_double_none(job, tmp_path):
     report = job(2)

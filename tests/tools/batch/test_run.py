@@ -65,6 +65,7 @@ def test_a_folder_of_parquet_becomes_one(version, given, tmp_path, expected):
     assert any("4,000 rows" in line for line in told.lines(report))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_processes_share_the_parts(version, given, tmp_path, expected):
     done(version, given, tmp_path / "scores", part_rows=700, processes=2)

@@ -12,6 +12,7 @@ import pytest
 from penstock_tools import progress
 from penstock_tools.batch.files import FilesOutput
 from penstock_tools.batch.run import Request, run
+from tests.s3 import s3_server
 from tests.tools.batch.conftest import table
 
 ROWS = 3000
@@ -19,20 +20,10 @@ ROWS = 3000
 
 @pytest.fixture(scope="module")
 def store():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    with s3_server():
         files = fsspec.filesystem("s3", skip_instance_cache=True)
         files.mkdir("lake")
         yield files
-    server.stop()
 
 
 def done(version, rows, scores, **options):
@@ -40,6 +31,7 @@ def done(version, rows, scores, **options):
         return run(Request(str(version), rows, scores, key=("id",), processes=1, **options), bars)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_dataset_in_a_store_becomes_another(version, store):
     whole = table(ROWS)

@@ -38,6 +38,7 @@ def test_unknown_values_have_an_alarm_of_their_own(tmp_path):
     assert {(one.column, one.kind) for one in found} == {("city", "shares"), ("city", "unseen")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_quiet_rows_have_no_alarm(tmp_path, seed):
     assert replayed(tmp_path, frame(20_000, seed=seed), run_length=1000.0).episodes == ()

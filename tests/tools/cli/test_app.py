@@ -23,6 +23,7 @@ def help_of(path, columns):
     return result.output.splitlines()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [80, 110])
 @pytest.mark.parametrize("path", list(paths()), ids=" ".join)
 def test_a_line_of_prose_ends_where_the_next_word_does_not_fit(path, columns):
@@ -33,6 +34,7 @@ def test_a_line_of_prose_ends_where_the_next_word_does_not_fit(path, columns):
             assert len(line) + 1 + len(following.split()[0]) > columns - 1, (line, following)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", list(paths()), ids=" ".join)
 def test_nothing_is_cut_off_and_every_option_is_described(path):
     lines = help_of(path, 80)

@@ -22,6 +22,7 @@ def published(registry, files, run, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.long
 def test_a_table_is_scored_and_the_job_is_a_run(published, rows, client, files, run, capsys):
     given = ("batch", "fraud", files / "rows.csv", files / "scores.parquet", "--key", "id", "--processes", "1")
     assert run(*given, "--job", "monday", "--drift", files / "drift.html") == 0
@@ -39,6 +40,7 @@ def test_a_table_is_scored_and_the_job_is_a_run(published, rows, client, files, 
     assert [name for name in tracked.data.metrics if name.startswith("drift_")]
 
 
+@pytest.mark.long
 def test_a_finished_job_is_not_done_again_and_leaves_no_run(published, rows, client, files, run, capsys):
     given = ("batch", "fraud", files / "rows.csv", files / "scores", "--processes", "1", "--job", "monday")
     assert run(*given, "--no-track") == 0
@@ -48,6 +50,7 @@ def test_a_finished_job_is_not_done_again_and_leaves_no_run(published, rows, cli
     assert [each for each in client.search_runs([experiment_id(client)]) if "batch" in each.info.run_name] == []
 
 
+@pytest.mark.long
 def test_json_is_the_record(published, rows, files, run, capsys):
     given = ("batch", "fraud", files / "rows.csv", files / "scores.csv", "--processes", "1", "--no-track", "--json")
     assert run(*given) == 0
@@ -57,6 +60,7 @@ def test_json_is_the_record(published, rows, files, run, capsys):
     assert found["drift"]["version"] == "1"
 
 
+@pytest.mark.long
 def test_what_is_wrong_is_one_sentence(published, rows, files, run, capsys):
     assert run("batch", "fraud", files / "nothing.csv", files / "scores") == 1
     assert capsys.readouterr().err == f"penstock: there is no {files / 'nothing.csv'}\n"

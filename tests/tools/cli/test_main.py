@@ -80,6 +80,7 @@ def test_an_interrupt_is_exit_code_130(monkeypatch, capsys, run):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [["models", "--json"], ["models"], ["predict", "--help"]])
 def test_a_reader_that_has_gone_is_no_error_to_read_about(serving, command):
     serving.body = json.dumps({"models": [], "sources": []}).encode()

@@ -3,6 +3,7 @@ import json
 import pytest
 
 
+@pytest.mark.long
 def test_a_release_from_the_command_line(registry, client, onnx_file, capsys, run):
     assert run("publish", "fraud", str(onnx_file)) == 0
     assert run("promote", "fraud", "1") == 0

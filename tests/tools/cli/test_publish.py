@@ -1,6 +1,8 @@
 import pandas as pd
+import pytest
 
 
+@pytest.mark.long
 def test_a_pipeline_is_published_and_shown(registry, client, files, run, capsys):
     sample = ("--sample", files / "s.csv", "--labels", "truth")
     assert run("publish", "fraud", files / "p.skops", *sample, "--alias", "champion") == 0
@@ -25,6 +27,7 @@ def test_a_pickle_needs_trust_where_nobody_can_be_asked(registry, client, files,
     assert "runs any code that the file holds" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_what_is_odd_about_the_sample_is_told(registry, files, run, capsys):
     frame = pd.read_csv(files / "s.csv").sort_values("city").assign(at="2024-01-01")
     frame.to_csv(files / "sorted.csv", index=False)

@@ -14,6 +14,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["replay", *map(str, arguments)], env={"COLUMNS": "140"})
 
 
+@pytest.mark.long
 def test_a_replay_is_told_in_a_table(log, versions):
     result = run(log, versions["2"][0])
     assert result.exit_code == 0, result.output
@@ -21,6 +22,7 @@ def test_a_replay_is_told_in_a_table(log, versions):
     assert "leaves" in result.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("version", "most", "code"), [("1", "0", 0), ("2", "0.0001", 1), ("2", "1", 0), ("3", "1", 1)])
 def test_the_exit_code_says_whether_too_many_disagree(log, versions, version, most, code):
     result = run(log, versions[version][0], "--max-disagreement", most, "--json")

@@ -50,6 +50,7 @@ def retrained(served, registry, **options):
     return retrain.retrain(served / "log", served / "labels.csv", "flights", **given)
 
 
+@pytest.mark.long
 def test_what_is_better_than_the_champion_is_registered_with_its_rollout(champion, client, served, tmp_path):
     found = retrained(served, champion, declared={"steps": [50]}, reason="the summer")
     assert found.version == "2"
@@ -70,10 +71,12 @@ def test_a_wrong_declaration_is_told_before_anything_is_read(tmp_path):
         retrain.retrain(tmp_path / "nowhere", tmp_path / "labels.csv", "flights", declared={"steps": [500]})
 
 
+@pytest.mark.long
 def test_only_the_latest_rows_count(champion, served):
     assert retrained(served, champion, rows=2000).scores.rows == 500
 
 
+@pytest.mark.long
 def test_what_is_not_better_is_not_registered(champion, client, served):
     with pytest.raises(QualityError, match="noise was not registered: on 725 later flights its AUC is"):
         retrained(served, champion, chosen=BAD, min_gain=0.1)
@@ -122,6 +125,7 @@ def test_without_a_champion_there_is_nothing_to_beat(registry, served):
         retrained(served, registry)
 
 
+@pytest.mark.long
 def test_the_command_takes_the_model_and_the_reason_of_an_action(champion, client, served, monkeypatch):
     monkeypatch.setattr(retrain, "boosted_trees", lambda: GOOD)
     arguments = [

@@ -37,12 +37,14 @@ def of_two_columns(title="line", columns=("sched_dep_minute", "wind_gust")):
     return Candidate(title, {}, lambda _: make_pipeline(made, LogisticRegression()))
 
 
+@pytest.mark.long
 def test_a_candidate_learns_what_there_is_to_learn(frame, trained):
     assert trained.scores.auc > 0.75
     assert trained.scores.rows == frame["month"].isin(LATER_MONTHS).sum()
     assert [column.name for column in trained.prepared.features.columns] == list(flights.COLUMNS)
 
 
+@pytest.mark.long
 def test_what_is_logged_is_what_was_done(trained):
     record = trained.record
     assert record.title == trained.title
@@ -54,6 +56,7 @@ def test_what_is_logged_is_what_was_done(trained):
     assert list(record.figures) == ["evaluation.png"]
 
 
+@pytest.mark.long
 def test_two_versions_are_registered_and_the_first_is_champion(registry, client, frame, tmp_path):
     steps = []
     registered = train(registry=registry, frame=frame, report=steps.append)
@@ -89,6 +92,7 @@ def test_no_champion_on_demand(registry, client, frame):
     assert client.get_registered_model("flights").aliases == {}
 
 
+@pytest.mark.long
 def test_the_gate_refuses_and_registers_nothing(registry, client, frame):
     noise = frame.assign(late=np.random.default_rng(1).random(len(frame)) < 0.3)
     with pytest.raises(QualityError, match="the logistic regression was not registered: its AUC on 3000 unseen rows"):
@@ -97,6 +101,7 @@ def test_the_gate_refuses_and_registers_nothing(registry, client, frame):
     assert client.get_experiment_by_name("penstock") is None
 
 
+@pytest.mark.long
 def test_one_that_fails_the_gate_holds_the_other_back(registry, client, frame):
     weak = of_two_columns("coin", ("temp", "humid"))
     with pytest.raises(QualityError, match="the coin was not registered"):

@@ -75,6 +75,7 @@ def kinds(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {each["kind"]: each for each in found}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_committed_manifests_are_valid(file: Path, version: str) -> None:

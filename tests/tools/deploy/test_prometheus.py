@@ -31,6 +31,7 @@ def test_promtool_takes_the_configuration_with_the_rules() -> None:
     assert f"{len(RULES)} rules found" in promtool("check", "config", FOLDER / "prometheus.yml")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("file", SITUATIONS, ids=lambda file: file.stem)
 def test_the_right_alerts_fire_in_each_situation(file: Path) -> None:

@@ -23,6 +23,7 @@ def generated() -> Any:
     return generated
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "-f", "tools/mkdocs.yml", "-d", str(tmp_path)]

@@ -46,6 +46,7 @@ def test_the_commands_to_a_watched_model_are_five_at_most():
     assert len(commands) <= 5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["penstock.toml", "production.toml"])
 def test_the_settings_are_those_of_a_server(file):

@@ -2,6 +2,8 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
 from penstock_server.models import artifact
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.demo import flights
@@ -10,6 +12,7 @@ from tests.tools.demo.conftest import made_up_flights
 EXAMPLE = Path(__file__).parents[3] / "tools" / "examples" / "flights.py"
 
 
+@pytest.mark.long
 def test_the_example_publishes_a_champion_that_a_server_can_load(registry, client, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(flights, "load", made_up_flights)
     runpy.run_path(str(EXAMPLE), run_name="__main__")

@@ -116,6 +116,7 @@ TREES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "target"), TREES.values(), ids=TREES)
 def test_trees_are_explained_as_by_shap(shap, rows, targets, model, target):
     fitted = make_pipeline(columns(), model).fit(rows, targets[target])
@@ -129,6 +130,7 @@ def test_trees_are_explained_as_by_shap(shap, rows, targets, model, target):
     np.testing.assert_allclose(found, summed(expected, fitted), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.long
 def test_missing_numbers_go_their_way_in_trees(shap, rows, targets):
     holes = rows[NUMBERS].mask(np.random.default_rng(2).random((len(rows), 3)) < 0.2)
     model = HistGradientBoostingRegressor(max_iter=20).fit(holes, targets["number"])
@@ -157,6 +159,7 @@ def _xgboost():
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["two", "three", "number"])
 @pytest.mark.parametrize("library", [_lightgbm, _xgboost], ids=["LightGBM", "XGBoost"])
 def test_boosted_trees_of_other_libraries_are_explained_as_by_themselves(shap, rows, targets, library, target):
@@ -181,6 +184,7 @@ LINEAR = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "target"), LINEAR.values(), ids=LINEAR)
 def test_linear_models_are_explained_as_by_shap(shap, rows, targets, model, target):
     fitted = make_pipeline(columns(StandardScaler()), model).fit(rows, targets[target])

@@ -52,6 +52,7 @@ MODELS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "target", "is_labelled", "measure"), MODELS.values(), ids=MODELS)
 def test_columns_matter_as_they_do_to_the_model(rows, targets, model, target, is_labelled, measure):
     found = measured(prepared(model, rows, targets[target]), targets[target] if is_labelled else None)

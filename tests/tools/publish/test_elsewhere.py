@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.publish import elsewhere, files, onnx, pipeline
 from penstock_tools.publish.files import Request
+from tests.s3 import s3_server
 from tests.tools.publish.wandb_server import RELEASE, WandbServer
 
 ROWS = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=["a", "b", "c"])
@@ -150,6 +151,7 @@ with elsewhere.fetched("wandb:team/churn/model:latest") as found:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow  # W&B's client starts a process of its own
 @pytest.mark.timeout(300)
 def test_wandbs_own_client_fetches_an_artifact(tmp_path):
@@ -188,6 +190,7 @@ with wandb.init(project="churn", mode="offline") as run:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_without_a_network_has_no_page_to_link_to(tmp_path):
@@ -206,22 +209,13 @@ def test_a_link_from_python_is_the_versions_tag(client, registry):
 @pytest.fixture(scope="module")
 def store():
     """A store that answers as S3 does, and as the gateways of LakeFS do: repository, branch, path."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    with s3_server():
         found = fsspec.filesystem("s3", skip_instance_cache=True)
         found.mkdir("lake")
         yield found
-    server.stop()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_file_in_a_store_is_published_with_rows_in_it(store, model_file, sample, client, registry):
     store.put_file(str(model_file), "lake/main/models/model.skops")

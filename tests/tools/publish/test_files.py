@@ -42,6 +42,7 @@ def test_a_skops_file_becomes_a_version(registry, client, files):
     assert {name: metrics[name] for name in published.scores} == published.scores
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", [RandomForestClassifier(3), HistGradientBoostingClassifier(max_iter=1, max_depth=2)])
 def test_trees_of_a_skops_file_are_published_without_a_question(registry, files, small_frame, small_pipeline, model):
     fitted = make_pipeline(clone(small_pipeline[0]), model).fit(small_frame, small_frame["truth"])
@@ -71,6 +72,7 @@ def test_an_onnx_model_goes_behind_a_specification(registry, files, onnx_file, b
     assert sum(found.baseline.predictions.counts) == 200
 
 
+@pytest.mark.long
 def test_a_holdout_is_kept_with_what_was_right(registry, files, onnx_file, before_onnx, small_frame, small_pipeline):
     frame = small_frame.sample(frac=1.5, replace=True, random_state=2).assign(at=np.arange(300)[::-1])
     frame.to_csv(files / "h.csv", index=False)

@@ -57,6 +57,7 @@ def publish(address, agree=lambda _: True, **options):
     return files.publish(Request("churn", files.Path(address), **options), agree, lambda _: None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flavour", ["sklearn", "lightgbm", "xgboost", "catboost"])
 def test_a_logged_model_is_compiled_with_its_input_example(log, client, estimators, flavour):
     log(flavour, estimators[flavour], input_example=ROWS)
@@ -68,6 +69,7 @@ def test_a_logged_model_is_compiled_with_its_input_example(log, client, estimato
     assert run.data.params["published_from"] == "models:/raw/1"
 
 
+@pytest.mark.long
 def test_a_run_names_a_model_too_and_the_sample_may_be_another(log, client, estimators, tmp_path):
     run = log("sklearn", estimators["sklearn"])
     ROWS.assign(truth=TRUTH).to_parquet(tmp_path / "s.parquet")

@@ -59,6 +59,7 @@ def times(**each_s: float):
     return lambda servables, _: [(1e-5, each_s[servable.key[0].replace(" ", "_")], 1e-3) for servable in servables]
 
 
+@pytest.mark.long
 def test_a_faster_form_becomes_the_next_version_with_all_that_belongs_to_it(
     fraud, data, frame, perceptron, client, tmp_path, monkeypatch
 ):
@@ -89,6 +90,7 @@ def test_a_faster_form_becomes_the_next_version_with_all_that_belongs_to_it(
     assert run.metrics["accuracy"] == pytest.approx(found.chosen.accuracy)
 
 
+@pytest.mark.long
 def test_nothing_is_registered_unasked_or_where_too_much_is_lost(fraud, data, client, monkeypatch):
     monkeypatch.setattr(optimize, "_times_s", times(as_it_is=4e-4, int8=1e-4, fp16=5e-4))
     assert optimize.optimize("fraud", data, labels="fraud", max_loss=0.01).registered == ""
@@ -98,6 +100,7 @@ def test_nothing_is_registered_unasked_or_where_too_much_is_lost(fraud, data, cl
     assert len(client.search_model_versions("name='fraud'")) == 1
 
 
+@pytest.mark.long
 def test_without_labels_a_version_is_its_own_measure(fraud, data):
     found = optimize.optimize("fraud", data, version="1")
     assert found.measure == "accuracy against its own answers"
@@ -108,6 +111,7 @@ def test_without_labels_a_version_is_its_own_measure(fraud, data):
         assert form.times_s[0] < form.times_s[2] < 1
 
 
+@pytest.mark.long
 def test_trees_stay_as_they_are(registry, data, frame):
     trees = make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=5)).fit(
         frame[COLUMNS], frame["fraud"]
@@ -147,6 +151,7 @@ def test_labels_are_found_among_the_classes_however_pandas_reads_them(labels):
     assert [optimize._text(value) for value in np.array(labels).tolist()] == ["0", "1"]
 
 
+@pytest.mark.long
 def test_whole_labels_that_a_graph_answers_itself_are_judged_as_classes(registry, frame, tmp_path):
     """Classes 1, 2 and 4: neither their places nor two columns of scores."""
     truth = np.select([frame["risk"] > 0.8, frame["risk"] > -0.2], [4, 2], 1)
@@ -169,6 +174,7 @@ def test_what_cannot_be_measured_is_refused(fraud, data):
         optimize.optimize("nobody", data)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -219,6 +225,7 @@ def test_findings_are_told():
     assert optimize.lines(nothing)[-1] == "the version stays as it is: no other form can be used"
 
 
+@pytest.mark.long
 def test_a_form_whose_rows_depend_on_each_other_is_refused(fraud, data, monkeypatch):
     load = optimize.load
 
@@ -232,11 +239,12 @@ def test_a_form_whose_rows_depend_on_each_other_is_refused(fraud, data, monkeypa
     assert optimize.optimize("fraud", data).forms[1].refusal.startswith("requests could no longer share batches")
 
 
+@pytest.mark.long
 def test_what_runs_as_python_has_no_forms(registry, data, monkeypatch, fraud):
     from penstock_tools.publish import logged
 
-    described = logged._described
-    monkeypatch.setattr(logged, "_described", lambda *given: replace(described(*given), flavour="sklearn"))
+    described = logged.described
+    monkeypatch.setattr(logged, "described", lambda *given: replace(described(*given), flavour="sklearn"))
     with pytest.raises(UnsupportedError, match="models:/fraud/1 runs as Python; only graphs have other forms"):
         optimize.optimize("fraud", data)
 

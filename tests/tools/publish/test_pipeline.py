@@ -75,6 +75,7 @@ MODELS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "answer"), MODELS.values(), ids=MODELS)
 def test_models_answer_as_they_did(frame, answers, model, answer):
     prepared = prepare(model.fit(frame[COLUMNS], answers[answer]), frame)
@@ -116,6 +117,7 @@ IN_GRAPH = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "places"), IN_GRAPH.values(), ids=IN_GRAPH)
 def test_what_is_not_compiled_goes_into_the_graph(frame, answers, model, places):
     prepared = prepare(model.fit(frame[COLUMNS], answers["binary"]), frame)
@@ -243,6 +245,7 @@ LABELS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("change", "message"), LABELS.values(), ids=LABELS)
 def test_labels_that_are_not_the_samples(registry, client, pipeline, frame, answers, change, message):
     with pytest.raises(InvalidInputError, match=message):
@@ -250,6 +253,7 @@ def test_labels_that_are_not_the_samples(registry, client, pipeline, frame, answ
     assert client.search_registered_models() == []
 
 
+@pytest.mark.long
 def test_the_baseline_is_in_the_order_of_the_times(registry, pipeline, frame, answers, tmp_path):
     """The fares rise with time, which is in a column that the pipeline does not read."""
     in_time = frame.sort_values("fare", kind="stable").reset_index(drop=True)

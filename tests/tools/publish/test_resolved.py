@@ -63,6 +63,7 @@ PIPELINES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize("parts", PIPELINES.values(), ids=PIPELINES)
 def test_missing_values_mean_what_they_meant_when_the_pipeline_was_fitted(parts, suffix, tmp_path):
@@ -85,6 +86,7 @@ def test_missing_values_mean_what_they_meant_when_the_pipeline_was_fitted(parts,
     ).tolist()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "step",
     [Normalizer(), QuantileTransformer(n_quantiles=20), SplineTransformer()],

@@ -17,6 +17,7 @@ def replayed(log, folder, labels=None):
         return replay(Request(log, str(folder), labels), bars)
 
 
+@pytest.mark.long
 def test_the_version_that_answered_agrees_with_itself(log, versions):
     found = replayed(log, versions["1"][0])
     assert (found.rows, found.compared, found.agreement.share) == (200, 200, 1.0)

@@ -45,6 +45,7 @@ SELECTIONS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", SELECTIONS.values(), ids=SELECTIONS)
 def test_columns_are_chosen_as_scikit_learn_chooses_them(frame, assert_equal, columns):
     fitted = ColumnTransformer([("n", filled(StandardScaler()), columns)]).fit(frame)

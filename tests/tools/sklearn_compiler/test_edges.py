@@ -63,6 +63,7 @@ NUMBERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "model", "expected"), NUMBERS.values(), ids=NUMBERS)
 def test_number_columns_accept_what_the_pipeline_takes(number, model, expected):
     fitted, found = prepared(*number, model=model)
@@ -127,6 +128,7 @@ def test_a_version_that_fills_otherwise_refuses_missing_numbers_and_says_so():
     )
 
 
+@pytest.mark.long
 def test_what_a_wide_pipeline_was_not_asked_about_is_refused_like_the_rest():
     matrix = RANDOM.normal(size=(40, 70))
     fitted = make_pipeline(StandardScaler(), LinearRegression()).fit(matrix, matrix[:, 0])
@@ -150,6 +152,7 @@ def test_what_a_slow_pipeline_was_not_asked_about_is_refused_unless_the_sample_h
     assert found.notes[-1].startswith("missing values in 'n2', 'n4' are refused as in others, since ")
 
 
+@pytest.mark.long
 def test_an_unseen_text_that_one_member_refuses_is_refused_though_another_takes_nan():
     text = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
     linear = make_pipeline(make_column_transformer((text, ["city"]), (SimpleImputer(), ["age"])), LinearRegression())

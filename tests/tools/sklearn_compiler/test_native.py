@@ -75,6 +75,7 @@ XGBOOST = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("estimator", "method"), XGBOOST.values(), ids=XGBOOST)
 def test_xgboost_encodes_categories_and_refuses_those_it_never_saw(estimator, method):
     frame = FRAME.assign(kind=FRAME["kind"].where(np.arange(300) % 7 > 0), number=pd.Categorical(CODES % 4 * 5))

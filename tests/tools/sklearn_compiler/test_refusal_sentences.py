@@ -471,6 +471,7 @@ COMPILED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("given", "sentence"), COMPILED.values(), ids=COMPILED)
 def test_what_is_not_compiled_is_told_in_this_sentence(given, sentence):
     with pytest.raises(PenstockError) as error:

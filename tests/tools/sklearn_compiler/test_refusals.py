@@ -76,6 +76,7 @@ def wide(frame):
     return frame.assign(nothings=nothings, hollow=hollow, long="x" * 2000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("pipeline", "message"), UNSUPPORTED.values(), ids=UNSUPPORTED)
 def test_a_transformer_that_neither_side_can_compute(wide, pipeline, message):
     with pytest.raises(UnsupportedError, match=message):
@@ -94,6 +95,7 @@ INVALID = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("pipeline", "message"), INVALID.values(), ids=INVALID)
 def test_what_goes_beyond_a_specification(wide, pipeline, message):
     few = wide.iloc[1:4]

@@ -103,6 +103,7 @@ A scaler after a power of years subtracts numbers that are nearly equal, which m
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("transformer", "columns"), EXACT.values(), ids=EXACT)
 def test_numbers_are_equal_to_the_last_bit(frame, assert_equal, transformer, columns):
     fitted = transformer.fit(frame[columns].fillna(0) if columns == WHOLE else frame[columns])
@@ -175,6 +176,7 @@ def answer_for(name, answers):
     return answers["three" if "three" in name else "number" if "number" in name else "binary"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ENCODERS)
 def test_encoders_are_equal_to_the_last_bit(frame, answers, assert_equal, name):
     transformer, columns = ENCODERS[name]
@@ -277,6 +279,7 @@ CHAINS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("pipeline", "columns"), CHAINS.values(), ids=CHAINS)
 def test_steps_one_after_another(frame, answers, assert_equal, pipeline, columns):
     assert_equal(pipeline.fit(frame[columns], answers["binary"]), frame[columns])

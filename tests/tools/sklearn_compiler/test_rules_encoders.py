@@ -75,6 +75,7 @@ def assert_all_answers_are_its_own(encoder, rows, answers=ANSWERS):
     return kinds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(_TABLES & set(vars(ce)) | {"GLMMEncoder"}))
 def test_encoders_as_they_come(name):
     pytest.importorskip("statsmodels") if name == "GLMMEncoder" else None
@@ -96,6 +97,7 @@ FAILING = {(ce.BinaryEncoder, "indicator", "return_nan"), (ce.CountEncoder, "err
 """What the package cannot fit, or refuses its own sample with."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "unknown", "missing"),
     [
@@ -133,6 +135,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoder", OPTIONS.values(), ids=OPTIONS)
 def test_options(encoder):
     assert_all_answers_are_its_own(encoder, frame())

@@ -144,6 +144,7 @@ NEAR = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transformer", EXACT.values(), ids=EXACT)
 def test_numbers_are_equal_to_the_last_bit(transformer, assert_equal):
     rows = frame()[[*NUMBERS, "class"]].astype(float)
@@ -170,6 +171,7 @@ def _edges(transformer):
     return np.concatenate(around)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("transformer", "ulps"), NEAR.values(), ids=NEAR)
 def test_curves_are_equal_to_some_last_places(transformer, ulps, assert_equal):
     rows = frame()[[*NUMBERS, "class"]].astype(float)
@@ -303,6 +305,7 @@ def wire_of(columns, rows):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
 def test_encoders_answer_as_they_do(encoder):
     rows = frame()
@@ -364,6 +367,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("transformer", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_neither_side_can_compute_is_refused(transformer, message):
     rows = frame() if isinstance(transformer, encoding.StringSimilarityEncoder) else frame()[[*NUMBERS, "class"]]

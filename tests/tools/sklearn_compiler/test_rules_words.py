@@ -67,6 +67,7 @@ VECTORIZERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", VECTORIZERS)
 @pytest.mark.filterwarnings("ignore:Your stop_words may be inconsistent")
 def test_a_vectorizer(name, assert_equal):
@@ -77,6 +78,7 @@ def test_a_vectorizer(name, assert_equal):
     assert_equal(fitted, FRAME, SEEN_LATER, ulps=16)
 
 
+@pytest.mark.long
 def test_words_beside_numbers_are_scaled_together(assert_equal):
     columns = ColumnTransformer(
         [

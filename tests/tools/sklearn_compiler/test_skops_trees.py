@@ -155,6 +155,7 @@ def never(question):
     raise AssertionError(question)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "rows", "answers", "is_harmless"), ENSEMBLES.values(), ids=ENSEMBLES)
 def test_what_loads_without_a_question(tmp_path, model, rows, answers, is_harmless):
     model.fit(rows, answers)
@@ -583,6 +584,7 @@ EDITED_HOLDERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "edit", "message"), EDITED_HOLDERS.values(), ids=EDITED_HOLDERS)
 def test_an_edited_estimator_of_trees_is_refused(tmp_path, model, edit, message):
     file = Edit(model)

@@ -120,6 +120,7 @@ def rows_for(read, given, fitted):
     return rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("estimator", "given", "answers"), ESTIMATORS.values(), ids=ESTIMATORS)
 def test_trees_answer_as_their_library_does(estimator, given, answers):
     fitted = estimator.fit(given, answers)

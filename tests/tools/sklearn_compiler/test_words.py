@@ -91,6 +91,7 @@ def columns():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.filterwarnings("ignore")  # of networks that have not converged, of matrices without names
 def test_a_model_of_few_columns_answers_alike(name):
@@ -114,6 +115,7 @@ def test_a_model_of_few_columns_answers_alike(name):
                 np.testing.assert_allclose(got, expected, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONTAINERS)
 @pytest.mark.filterwarnings("ignore")
 def test_the_members_of_a_container_read_sums(name):

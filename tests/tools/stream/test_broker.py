@@ -223,6 +223,7 @@ def test_nothing_is_lost_or_doubled_over_kills_and_rebalances(broker, tmp_path, 
     assert len(found) == len(set(found)) == group.sent
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_one_that_is_killed_in_the_middle_loses_and_doubles_nothing(broker, tmp_path):
     group = Group(broker, "killed", tmp_path, most=50)

@@ -9,6 +9,7 @@ from penstock_server.prediction.parse_cache import ParseCache
 COUNT = 300
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", hostile.KINDS)
 def test_each_kind_has_messages_that_fit_in_memory(name) -> None:
     messages = hostile.KINDS[name].messages(COUNT)

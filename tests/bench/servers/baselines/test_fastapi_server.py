@@ -9,6 +9,7 @@ from bench.protocols import JSON
 from bench.servers.measured import SERVERS, running
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fastapi_answers_what_the_model_says_under_load(tmp_path) -> None:
     files = models.write(tmp_path, {"mlp"})

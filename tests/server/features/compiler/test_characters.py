@@ -8,6 +8,7 @@ from penstock_server.features.compiler.characters import ASSIGNED
 from penstock_server.features.spec.grams import Accents
 
 
+@pytest.mark.long
 def test_code_points_outside_the_table_are_nothing_to_python() -> None:
     outside = set(range(sys.maxunicode + 1)).difference(*ASSIGNED)
     for point in outside:
@@ -17,6 +18,7 @@ def test_code_points_outside_the_table_are_nothing_to_python() -> None:
         assert character == character.lower() == character.upper() == character.casefold()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["keep", "lower", "upper", "casefold"])
 @pytest.mark.parametrize("accents", ["keep", "unicode", "ascii"])
 def test_ascii_characters_become_one_each(case: characters.Case, accents: Accents) -> None:

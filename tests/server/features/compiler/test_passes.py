@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 
 from penstock_server.features.compiler import layout, passes
@@ -33,6 +34,7 @@ def test_large_programs_stay_as_they_are() -> None:
     assert merge_instructions(instructions, len(instructions)) == instructions
 
 
+@pytest.mark.long
 @given(SPECS)
 def test_everything_is_written_before_it_is_read_and_lives_until_it_was(spec: FeatureSpec) -> None:
     draft = lower(spec, None)

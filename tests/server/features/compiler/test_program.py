@@ -119,6 +119,7 @@ def hostile_steps() -> Block:
     return Join((block,) * 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [hostile_texts, hostile_steps])
 def test_what_would_take_too_much_is_refused_before_it_is_taken(make: object) -> None:
     spec = FeatureSpec(COLUMNS, make())  # type: ignore[operator]

@@ -88,6 +88,7 @@ def transformed(vectorizer: Any, texts: list[str]) -> NDArray[np.float64]:
     return found
 
 
+@pytest.mark.long
 @given(SHARED, st.booleans(), st.booleans(), st.lists(TEXTS, min_size=1, max_size=4), st.lists(TEXTS, max_size=4))
 def test_tfidf_vectorizer(
     options: dict[str, Any], sublinear: bool, idf: bool, training: list[str], other: list[str]

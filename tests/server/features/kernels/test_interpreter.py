@@ -45,6 +45,7 @@ def run(spec: FeatureSpec, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
     return out, np.zeros(len(rows), bool) if refusal is None else refusal.found >= 0
 
 
+@pytest.mark.long
 @given(SPECS, ROWS)
 def test_a_random_specification_does_what_it_means_to_the_last_bit(spec: FeatureSpec, rows: Rows) -> None:
     expected, refused = meaning(spec, table_of(rows))
@@ -53,6 +54,7 @@ def test_a_random_specification_does_what_it_means_to_the_last_bit(spec: Feature
     np.testing.assert_array_equal(found_refused, refused)
 
 
+@pytest.mark.long
 @given(SPECS)
 def test_a_random_specification_has_a_name_for_each_output_and_survives_its_files(spec: FeatureSpec) -> None:
     assert len(spec.output_names) == spec.width

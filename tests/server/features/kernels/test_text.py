@@ -32,6 +32,7 @@ def found(texts: list[str], *blocks: Text) -> NDArray[np.float64]:
     return values
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["lower", "upper", "casefold", None])
 @given(sides=st.sampled_from(SIDES), texts=st.lists(TEXTS, min_size=1, max_size=6))
 def test_a_text_is_prepared_as_python_does_it(case: Prepare | None, sides: Prepare | None, texts: list[str]) -> None:

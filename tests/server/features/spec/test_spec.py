@@ -204,6 +204,7 @@ def test_yaml_is_read_as_people_write_it() -> None:
     assert spec == FeatureSpec((NumberColumn("delay"),), Take(("delay",), (Fill((0.001,)), Clip((0,), (None,)))))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("data", "said"),
     [

@@ -29,6 +29,7 @@ def local_module(monkeypatch, tmp_path):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.long
 def test_what_skops_holds_is_kept_as_skops():
     found = kept(make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, ANSWERS))
     assert (found.file, found.why_pickle, found.by_value) == ("pipeline.skops", "", ())

@@ -51,6 +51,7 @@ def test_it_is_refused_unless_python_is_allowed(fitted, frame):
         prepare_any(fitted, frame)
 
 
+@pytest.mark.long
 def test_it_is_kept_proven_registered_and_says_what_it_costs(
     fitted, frame, answers, registry, client, tmp_path, capsys
 ):
@@ -100,12 +101,14 @@ class Restless(BaseEstimator):
         return np.where(rows["x"] == 7.0, float(os.getpid()), rows["x"])
 
 
+@pytest.mark.long
 def test_what_answers_otherwise_in_its_process_is_refused():
     rows = pd.DataFrame({"x": np.arange(100.0)})
     with pytest.raises(ModelFailedError, match=rf"'prediction' of row 7 is [0-9.]+ instead of {os.getpid()}.0"):
         version.prepare(Restless(), rows, "a reason", agree=lambda _: True)
 
 
+@pytest.mark.long
 def test_what_the_compiler_fails_on_is_kept_too(fitted, frame, monkeypatch):
     monkeypatch.setattr("penstock_tools.publish.pipeline.compile_pipeline", lambda *_: {}["nothing"])
     prepared = prepare_any(fitted, frame, allow_python=True)

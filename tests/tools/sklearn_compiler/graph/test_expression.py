@@ -27,6 +27,7 @@ def computed(*operations, rows=PAIRS):
     return session(model.SerializeToString()).run(["made"], {"x": rows})[0].ravel()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_is_numpys(name):
     meaning = MEANINGS.get(name) or getattr(np, name)

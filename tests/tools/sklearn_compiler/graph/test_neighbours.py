@@ -40,6 +40,7 @@ def graph_of(estimator):
     return lambda rows: dict(zip(names, made.run({made.signature.inputs[0].name: rows}), strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_grid", [False, True], ids=["anywhere", "on a grid"])
 @pytest.mark.parametrize(("estimator", "answer"), ESTIMATORS.values(), ids=ESTIMATORS)
 def test_neighbours_are_scikit_learns_own(estimator, answer, is_grid):
@@ -92,6 +93,7 @@ IMPUTERS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("imputer", IMPUTERS, ids=str)
 def test_gaps_are_filled(imputer):
     # None lies on a fitted row: scikit-learn's distance to it would be a rounding error, not 0.

@@ -56,6 +56,7 @@ CLASSIFIERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("estimator", CLASSIFIERS.values(), ids=CLASSIFIERS)
 def test_classifiers(estimator):
     check(estimator.fit(ROWS, TEXTS), ASKED)

@@ -67,6 +67,7 @@ TRANSFORMED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("datatype", ["FP32", "FP64"])
 @pytest.mark.parametrize("model", TRANSFORMED.values(), ids=TRANSFORMED)
 def test_the_graph_undoes_the_transformation(model, datatype):

@@ -93,6 +93,7 @@ TRANSFORMERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("transformer", TRANSFORMERS.values(), ids=TRANSFORMERS)
 def test_features_are_scikit_learns(transformer, rows):
     assert_equal(transformer.fit(rows), rows, rows[:1], rows * 2 + 0.1)
@@ -138,6 +139,7 @@ IMPUTERS = {
 _SLOW = dict.fromkeys(("neighbours", "lasso, nearest"), pytest.mark.long)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "imputer", [pytest.param(each, id=name, marks=_SLOW.get(name, ())) for name, each in IMPUTERS.items()]

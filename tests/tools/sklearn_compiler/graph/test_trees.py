@@ -31,6 +31,7 @@ def answers(estimator, rows, datatype):
     return dict(zip(names, made.run({next(iter(made.signature.inputs)).name: given}), strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("estimator", "given", "answer"), ESTIMATORS.values(), ids=ESTIMATORS)
 def test_no_row_goes_another_way(estimator, given, answer):
     fitted = estimator.fit(given, answer)

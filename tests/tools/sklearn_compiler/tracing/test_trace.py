@@ -193,6 +193,7 @@ TRACED: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("function", "rows"), TRACED.values(), ids=TRACED)
 def test_a_function_is_traced(assert_equal, function, rows):
     assert_equal(FunctionTransformer(function), rows, ulps=8)
@@ -244,6 +245,7 @@ CHOSEN: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("function", CHOSEN.values(), ids=CHOSEN)
 @pytest.mark.parametrize(
     "encoder", [OneHotEncoder(handle_unknown="ignore", sparse_output=False), OrdinalEncoder()], ids=["hot", "ordinal"]
@@ -334,6 +336,7 @@ SEARCHES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("function", SEARCHES.values(), ids=SEARCHES)
 @pytest.mark.parametrize("dtype", [object, "str"])
 def test_texts_are_searched(assert_equal, function, dtype):
