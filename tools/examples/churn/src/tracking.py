@@ -17,7 +17,7 @@ RUN = Path("models/run.json")
 
 def connect() -> None:
     """Makes MLflow and Penstock use this project's registry."""
-    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path('mlflow.db').resolve()}")
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("churn")
 
