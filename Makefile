@@ -57,12 +57,13 @@ simulate: $(STAMP) ## Simulate the control plane under faults, HOURS=10 hours of
 mutants: $(STAMP) ## Change the pure rooms one place at a time, and show which changes no test sees; ARGS="--help" lists the options
 	$(BIN)/python tests/mutants.py $(ARGS)
 
-lint: $(STAMP) ## Format, lint, types, and whether the generated code is fresh
+lint: $(STAMP) ## Format, lint, types, workflows, and whether the generated code is fresh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m penstock.generate --check
 	$(BIN)/python -m penstock_tools.dashboards --check
+	$(BIN)/actionlint .github/workflows/*.yml
 
 check: LEFT_OUT :=
 # As many examples as CI draws.
