@@ -337,11 +337,11 @@ class Worker:
     def _listen(self, address: str) -> None:
         try:
             self._transport.listen(address)
+            if self._rest is not None:
+                self._rest.listen()
         except PenstockError as error:
             self._link.send(messages.ListenFailed(str(error)))
             return
-        if self._rest is not None:
-            self._rest.listen()
         if self._rest_thread is not None:
             self._rest_thread.start()
         self._link.send(messages.Listening(self._transport.described))

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import tritonclient.grpc as triton
 
 from penstock import penstock_pb2
 from penstock_client import Client, InvalidRequestError, ModelNotFoundError, PenstockClientError
+from penstock_server.control.port import reserve
 from penstock_server.labels.report import Report, ReportReader
 from tests.integration.conftest import WAIT_S, Server, Starter, _put_version, _until
 
@@ -219,7 +219,8 @@ def test_no_label_that_was_taken_is_lost_to_a_kill(world: World, victim: str) ->
 
 def test_a_label_reaches_the_replica_that_has_the_answer(tmp_path: Path, start: Starter, flag_model: bytes) -> None:
     worlds = []
-    ports = [_free_port(), _free_port()]
+    reserved = [reserve("127.0.0.1", 0) for _ in "ab"]  # kept, so that nobody else gets them meanwhile
+    ports = [each.getsockname()[1] for each in reserved]
     for at, name in enumerate("ab"):
         folder = tmp_path / name
         folder.mkdir()
@@ -236,9 +237,5 @@ def test_a_label_reaches_the_replica_that_has_the_answer(tmp_path: Path, start: 
     assert second.states() == {"matched": 1, "passed_on": 1}
     assert first.report.models["flag"].from_peers == {"matched": 1}
     assert second.report.peers[f"http://127.0.0.1:{ports[0]}"].sent == 1
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    for each in reserved:
+        each.close()

@@ -135,4 +135,4 @@ def test_settings_that_work_are_said_to(environment: dict[str, str], tmp_path: P
 def test_an_unknown_path_names_those_that_are_there(repository_server: Any) -> None:
     with pytest.raises(urllib.error.HTTPError) as failure:
         urllib.request.urlopen(f"http://{repository_server.http}/nothing", timeout=10)
-    assert b"this port has /healthz, /readyz, /metrics" in failure.value.read()
+    assert b"this port has / for people, /healthz, /readyz, /metrics" in failure.value.read()

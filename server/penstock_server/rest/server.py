@@ -486,8 +486,15 @@ class RestServer:
             self.forms, self.adopt = forms, adopt
 
     def listen(self) -> None:
-        """Accepts connections from now on; safe from any thread."""
-        self._port.begin()
+        """Accepts connections from now on; safe from any thread.
+
+        Raises:
+            UnavailableError: another program has come to listen at the port since it was bound.
+        """
+        try:
+            self._port.begin()
+        except OSError as error:
+            raise UnavailableError(f"cannot listen on the REST port {self._port.number}: {error.strerror}") from error
         self._is_accepting = True
         for listener in self._port.listeners:
             # It tells of each connection once: a worker that leaves one to others is not woken for it without end.

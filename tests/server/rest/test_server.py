@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from penstock_server.errors import NotFoundError, PenstockError
+from penstock_server.errors import NotFoundError, PenstockError, UnavailableError
 from penstock_server.rest.answers import Answer
 from penstock_server.rest.http import BadRequestError, Request, RequestReader
 from penstock_server.rest.server import (
@@ -43,12 +43,12 @@ class Cancelled:
 class Port:
     """A server, its clock, and what came."""
 
-    def __init__(self, *, connections: int = 8, most_bytes: int = 1000) -> None:
+    def __init__(self, *, connections: int = 8, most_bytes: int = 1000, at: int = 0, is_listening: bool = True) -> None:
         self.clock = FakeClock()
         self.exchanges: list[HttpExchange] = []
         self.refused: list[PenstockError] = []
         self.handler: Callable[[HttpExchange], None] = self.exchanges.append
-        self.port = SharedPort.bind("127.0.0.1:0")
+        self.port = SharedPort.bind(f"127.0.0.1:{at}")
         self.server = RestServer(
             self.port,
             self._handle,
@@ -57,7 +57,8 @@ class Port:
             connections=connections,
             clock=self.clock,
         )
-        self.server.listen()
+        if is_listening:
+            self.server.listen()
 
     def _handle(self, exchange: HttpExchange) -> None:
         self.handler(exchange)
@@ -105,6 +106,20 @@ def is_ended(caller: socket.socket) -> bool:
         return caller.recv(1 << 16) == b""
     except ConnectionError:
         return True
+
+
+def test_a_port_at_which_another_has_come_to_listen_is_told() -> None:
+    late = Port(is_listening=False)
+    number = late.port.number
+    other = Port(at=number)
+    try:
+        with pytest.raises(
+            UnavailableError, match=rf"^cannot listen on the REST port {number}: Address already in use$"
+        ):
+            late.server.listen()
+    finally:
+        other.server.close()
+        late.server.close()
 
 
 def test_requests_are_answered_in_their_order_whenever_the_answers_come(port: Port) -> None:
