@@ -35,6 +35,7 @@ GROUND: Final = {
     "memory",
     "parse",
     "per_model",
+    "redirections",
 }
 """What every room of the server may import."""
 TOOLS_GROUND: Final = {"formatting", "functions", "output", "progress", "server_process"}

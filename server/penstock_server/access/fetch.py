@@ -4,20 +4,16 @@ import time
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Final
 
 from penstock_server.access.jwt_tokens import Key, keys_of_set
 from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.redirections import NoRedirection
 
 TIMEOUT_S: Final = 5.0
 """For the whole answer."""
 MAX_BYTES: Final = 1 << 20
 _CHUNK_BYTES: Final = 1 << 14
-
-
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-        return None
 
 
 def fetch_keys(address: str, *, clock: Callable[[], float] = time.monotonic) -> tuple[Key, ...]:
@@ -30,7 +26,7 @@ def fetch_keys(address: str, *, clock: Callable[[], float] = time.monotonic) -> 
     give_up_s = clock() + TIMEOUT_S
     request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310 - the settings allow https and http alone
     try:
-        with urllib.request.build_opener(_NoRedirection).open(request, timeout=TIMEOUT_S) as reply:
+        with urllib.request.build_opener(NoRedirection).open(request, timeout=TIMEOUT_S) as reply:
             content = b""
             while chunk := reply.read1(_CHUNK_BYTES):
                 content += chunk

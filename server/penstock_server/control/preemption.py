@@ -13,12 +13,13 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
 
 from penstock_server.control.settings import Cloud, PreemptionSettings
+from penstock_server.redirections import NoRedirection
 
 log = structlog.get_logger(__name__)
 
@@ -48,13 +49,8 @@ _PLACES: Final[Mapping[Cloud, _Place]] = {
 }
 
 
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-        return None
-
-
 # The addresses are never those of a proxy, whatever the environment says.
-_opener: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirection)
+_opener: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirection)
 
 
 class _Event(msgspec.Struct):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.redirections import NoRedirection
 from penstock_server.retraining.event import Event
 from penstock_server.retraining.requests import HttpCall, Secrets, request_of
 from penstock_server.retraining.settings import ActionSettings
@@ -37,13 +38,6 @@ _SERVER_ERRORS: Final = 500
 
 class RefusedError(InvalidInputError):
     """The other side will not take the request however often it is sent."""
-
-
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    """A redirection would take a token to a host that the settings do not name."""
-
-    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-        return None
 
 
 def secrets_of(action: ActionSettings, environment: Mapping[str, str] | None = None) -> Secrets:
@@ -102,7 +96,7 @@ def _post(call: HttpCall, timeout_s: float) -> str:
     request = urllib.request.Request(call.url, call.body, call.headers, method="POST")  # noqa: S310 - the settings allow https and http alone
     give_up_s = time.monotonic() + timeout_s
     try:
-        with urllib.request.build_opener(_NoRedirection).open(request, timeout=timeout_s) as reply:
+        with urllib.request.build_opener(NoRedirection).open(request, timeout=timeout_s) as reply:
             _read(reply, give_up_s)
             return f"{reply.status}"
     except urllib.error.HTTPError as error:

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from penstock_server.redirections import NoRedirection
 from penstock_server.tracing.settings import certificates_in
 
 TIMEOUT_S: Final = 5.0
@@ -91,7 +92,7 @@ class HttpCollector:
             **({"Content-Encoding": "gzip"} if is_gzip else {}),
             "User-Agent": "penstock",
         }
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+        handlers: list[urllib.request.BaseHandler] = [NoRedirection()]
         if urlsplit(endpoint).scheme == "https":
             handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=certificates)))
         self._opener = urllib.request.build_opener(*handlers)
@@ -112,13 +113,6 @@ class HttpCollector:
 
     def close(self) -> None:
         """Nothing is kept open."""
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The headers may hold a key, which is for one collector."""
-
-    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-        return None
 
 
 class GrpcCollector:
