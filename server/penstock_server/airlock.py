@@ -18,6 +18,7 @@ from penstock_server import lifeline
 from penstock_server.batching.limits import Batching
 from penstock_server.control.verdict import OUT_OF_DEVICE_MEMORY, Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_memory
+from penstock_server.memory import resident_bytes
 from penstock_server.models.artifact import is_ensemble
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
@@ -58,7 +59,7 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     started = time.monotonic()
     how = trial.how
     folder = Path(trial.folder)
-    before_bytes = _resident_bytes()
+    before_bytes = resident_bytes()
     try:
         if is_ensemble(folder):
             return Verdict(took_s=time.monotonic() - started)  # it runs nothing that its models do not
@@ -77,7 +78,7 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     batching: Batching = "rows" if servable.is_batched else "request"
     note = "; ".join(filter(None, (servable.note, caching_verdict(servable, how.caching).note)))
     engine = servable.kernels.choice if isinstance(servable, OnnxServable) else None
-    memory_bytes = max(0, _resident_bytes() - before_bytes)
+    memory_bytes = max(0, resident_bytes() - before_bytes)
     servable.close()
     return Verdict(
         batching=batching,
@@ -96,13 +97,6 @@ def _reason(error: Exception, limits: TrialLimits, *, has_device: bool) -> str:
     if isinstance(error, InvalidInputError):
         return str(error)
     return str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
-
-
-def _resident_bytes() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _mapped_bytes() -> int:
