@@ -329,15 +329,16 @@ class Supervisor:
         wanted = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()}
         held = {key for worker in self._pool.workers.values() for key in worker.versions}
         # Versions that some worker holds: metrics and drift need their files until they are unloaded.
-        first = load_order(self._desired.models, Versions(fallbacks=self._fallbacks.versions), {})
         others = sorted(wanted | (held & self._fetcher.artifacts.keys()))
-        self._fetcher.require([*first, *others], self._desired.identities)
-        self._airlock.require(self._trials())
-        self._gated = self._refused_by_gates()
+        order = load_order(self._desired.models, Versions(fallbacks=self._fallbacks.versions), {})
+        self._fetcher.require([*order, *others], self._desired.identities)
+        self._airlock.require(self._trials(order))
+        loaded = self._loaded()
+        self._gated = self._refused_by_gates(order, loaded)
         self._quarantine.keep(wanted | held)
         for key in self._process_ends.keys() - wanted - held:
             del self._process_ends[key]
-        known, loaded = self._known(), self._loaded()
+        known = self._known()
         for port in self._ports:
             port.keep(self._pool.workers)
         for worker in self._pool.workers.values():
@@ -348,14 +349,14 @@ class Supervisor:
         if not self.ready.is_set() and self.view().is_ready:
             self.ready.set()
 
-    def _trials(self) -> list[Trial]:
-        """The versions to try, the most important first."""
-        artifacts, versions = self._fetcher.artifacts, Versions(fallbacks=self._fallbacks.versions)
+    def _trials(self, order: Sequence[VersionKey]) -> list[Trial]:
+        """The versions to try, in this order."""
+        artifacts = self._fetcher.artifacts
         if any(artifact.features is not None for artifact in artifacts.values()):
             self.kernels.require()
         return [
             Trial(*key, self._fetcher.identity(key), str(artifacts[key].path), self._how(key[0], artifacts[key]))
-            for key in load_order(self._desired.models, versions, {})
+            for key in order
             if key in artifacts and not self._awaits_kernels(key)
         ]
 
@@ -375,16 +376,16 @@ class Supervisor:
         artifact = self._fetcher.artifacts.get(key)
         return artifact is not None and artifact.features is not None and not self.kernels.is_ready
 
-    def _refused_by_gates(self) -> dict[VersionKey, str]:
+    def _refused_by_gates(
+        self, order: Sequence[VersionKey], loaded: AbstractSet[tuple[VersionKey, str]]
+    ) -> dict[VersionKey, str]:
         """The versions that passed the airlock, and are too large or too slow."""
         if self._bounds.memory_budget_mib is None and self._bounds.latency_factor is None:
             return {}
-        artifacts = self._fetcher.artifacts
-        loaded = self._loaded()
-        identities = {key: self._fetcher.identity(key) for key in artifacts}
+        identities = {key: self._fetcher.identity(key) for key in self._fetcher.artifacts}
         found = {key: self._airlock.verdict(key, identity) for key, identity in identities.items()}
         refused = gates.refusals(
-            load_order(self._desired.models, Versions(fallbacks=self._fallbacks.versions), {}),
+            order,
             {key: verdict for key, verdict in found.items() if verdict is not None and verdict.has_passed},
             loaded={key for key, identity in identities.items() if (key, identity) in loaded},
             answering=common_champions([worker.plans for worker in self._pool.workers.values()]),
