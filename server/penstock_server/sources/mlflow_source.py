@@ -34,7 +34,7 @@ from penstock_server.sources import flavours, local_files, remote_files
 from penstock_server.sources.budget import Budget
 from penstock_server.sources.http_session import HttpSession, needs_mlflow
 from penstock_server.sources.mlflow_client import RegistryClient
-from penstock_server.sources.policy import PolicyRegistry, role_aliases
+from penstock_server.sources.policy import by_policy, role_aliases
 from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, Registry
 from penstock_server.sources.registry import redacted, source_name, sqlite_path
 from penstock_server.sources.rest_registry import RestRegistry
@@ -79,7 +79,7 @@ class MlflowSource:
         self.name = source_name(uri, models)
         self._uri = uri
         self._shown = redacted(uri)
-        self._registry_or_none: Registry | None = None if registry is None else PolicyRegistry(registry, policy)
+        self._registry_or_none: Registry | None = None if registry is None else by_policy(registry, policy)
         self._models = tuple(dict.fromkeys(models))
         self._cache = VersionCache((cache_dir or paths.cache_dir()) / "models" / paths.file_name_for(self._shown))
         self._fetch_settings = fetch
@@ -158,7 +158,7 @@ class MlflowSource:
     @property
     def _registry(self) -> Registry:
         if self._registry_or_none is None:
-            self._registry_or_none = PolicyRegistry(_registry_of(self._uri, self._shown, self._policy), self._policy)
+            self._registry_or_none = by_policy(_registry_of(self._uri, self._shown, self._policy), self._policy)
         return self._registry_or_none
 
     def _all(self) -> Sequence[RegisteredModel]:

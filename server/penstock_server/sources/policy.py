@@ -57,6 +57,11 @@ def role_aliases(policy: PolicySettings) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys([*(each.champion for each in policies), *suffixed])), list(suffixed)
 
 
+def by_policy(registry: Registry, policies: PolicySettings) -> Registry:
+    """The registry as the policies have it: itself where they say nothing, since all its models are read at each poll."""
+    return registry if policies == PolicySettings() else PolicyRegistry(registry, policies)
+
+
 class PolicyRegistry:
     """Reads and writes a registry by the policies; see `registered.Registry`."""
 

@@ -73,11 +73,6 @@ class PolicySettings:
         own = self.models.get(model)
         return self if own is None else with_own(self, own)
 
-    @property
-    def renames(self) -> bool:
-        """Whether aliases have other names than the roles."""
-        return (self.champion, self.canary, self.shadow) != (CHAMPION, CANARY, SHADOW)
-
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings:

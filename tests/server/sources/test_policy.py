@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.names import role_of
 from penstock_server.errors import InvalidInputError
-from penstock_server.sources.policy import by_role, in_registry, role_aliases
+from penstock_server.sources.policy import PolicyRegistry, by_policy, by_role, in_registry, role_aliases
 from penstock_server.sources.settings import OwnPolicy, PolicySettings
 
 NAMED = PolicySettings(champion="production", canary="next", shadow="mirror")
@@ -28,6 +30,19 @@ NAMED = PolicySettings(champion="production", canary="next", shadow="mirror")
 )
 def test_what_aliases_mean(policy: PolicySettings, aliases: dict[str, str], expected: dict[str, str]) -> None:
     assert by_role(aliases, policy) == expected
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["champion", "canary", "canary-b", "shadow", "shadow-", "x", "Champion"]), st.just("1")
+    )
+)
+def test_without_a_policy_nothing_stands_between(aliases: dict[str, str]) -> None:
+    registry: Any = object()
+    assert by_policy(registry, PolicySettings()) is registry
+    assert by_role(aliases, PolicySettings()) == aliases
+    assert isinstance(by_policy(registry, NAMED), PolicyRegistry)
+    assert isinstance(by_policy(registry, PolicySettings(models={"m": OwnPolicy(pinned=1)})), PolicyRegistry)
 
 
 NAMES = st.sampled_from(["champion", "canary", "shadow", "production", "next", "mirror"])
