@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote
 
 import structlog
@@ -76,25 +76,16 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Writes(Protocol):
-    """Where the chunks of a stream go."""
-
-    def write(self, chunk: bytes) -> bool:
-        """Sends a chunk, unless the caller has not read the one before yet; whether it was sent."""
-
-    def end(self) -> None:
-        """Ends the stream, and its connection."""
-
-
 @dataclass(frozen=True, slots=True)
 class Stream:
     """An answer that goes on until either side ends it.
 
     Attributes:
-        opened: called with where the chunks go; gives what is to be called when the connection is gone.
+        opened: called with the connection, to which the chunks go by `write`, and which `end` ends; gives what is to be called
+            when it is gone.
     """
 
-    opened: Callable[[Writes], Callable[[], None]]
+    opened: Callable[["_Connection"], Callable[[], None]]
     content_type: str
     headers: tuple[tuple[str, str], ...] = ()
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from penstock_server.control import http_server
-from penstock_server.control.http_server import UNREAD_BYTES, HttpServer, Reply, Request, Stream, Writes
+from penstock_server.control.http_server import UNREAD_BYTES, HttpServer, Reply, Request, Stream
 from penstock_server.control.port import reserve_http
+from penstock_server.page.feed import Writes
 
 TIMEOUT_S = 10.0
 
