@@ -196,7 +196,6 @@ class TableOutput:
         return {part: msgspec.msgpack.decode(result, type=PartResult) for part, result in rows}
 
     def is_finished(self, name: str) -> bool:
-        """Whether the job of this name has written its answers."""
         parts = self._parts
         with _translated(self._url), self._begun() as connection:
             parts.create(connection, checkfirst=True)

@@ -86,7 +86,6 @@ class FilesOutput:
         return {}
 
     def is_finished(self, name: str) -> bool:
-        """Whether the job of this name has written what is there."""
         manifest = f"{self._path}/{MANIFEST}"
         return (
             bool(name) and self._exists(manifest) and msgspec.json.decode(self._read(manifest))["job"]["name"] == name

@@ -102,6 +102,10 @@ class PartResult(msgspec.Struct, frozen=True):
 class Output(Protocol):
     """Where answers go. Parts may be written by several processes, each with an output of its own made by pickling."""
 
+    def is_finished(self, name: str) -> bool:
+        """Whether the job of this name has written its answers; none of a job without one."""
+        ...
+
     def begin(self, job: "Job", schema: pa.Schema) -> Mapping[int, PartResult] | None:
         """Prepares for a job, or goes on with it.
 

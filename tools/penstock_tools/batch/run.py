@@ -27,7 +27,7 @@ from penstock_server.models.artifact import Artifact
 from penstock_server.sources.registry import redacted
 from penstock_tools.batch import files, inputs, local
 from penstock_tools.batch.files import FilesOutput
-from penstock_tools.batch.job import PART_ROWS, Input, Job, PartResult, Recipe, job_id, waiting
+from penstock_tools.batch.job import PART_ROWS, Input, Job, Output, PartResult, Recipe, job_id, waiting
 from penstock_tools.batch.worker import Worker
 from penstock_tools.progress import Bars
 from penstock_tools.publish import logged
@@ -131,14 +131,14 @@ def run(request: Request, bars: Bars) -> Report:
         if output.is_finished(request.job):
             return finished
         recipe = Recipe(
-            version.path,
-            key,
-            request.keep,
-            request.columns,
-            request.prefix,
-            request.bad_rows is not None,
-            request.allows_python,
-            output,
+            folder=version.path,
+            key=key,
+            keep=request.keep,
+            columns=request.columns,
+            prefix=request.prefix,
+            sets_aside=request.bad_rows is not None,
+            allows_python=request.allows_python,
+            output=output,
         )
         source, recipe, schema = _fitted(request, recipe)
         loading(1)
@@ -152,7 +152,7 @@ def run(request: Request, bars: Bars) -> Report:
             request.part_rows,
             request.job,
         )
-        job = Job(identity, request.job, key, redacted(request.input), redacted(request.output), request.part_rows)
+        job = Job(identity, request.job, key, *shown, request.part_rows)
         begun = output.begin(job, schema)
         if begun is None:
             return finished
@@ -207,7 +207,7 @@ def _input(request: Request, wanted: pa.Schema) -> Input:
     return inputs.files_input(request.input, request.part_rows, wanted)
 
 
-def _output(request: Request) -> Any:
+def _output(request: Request) -> Output:
     if is_database(request.output):
         from penstock_tools.batch.database import TableOutput
 

@@ -1,6 +1,6 @@
 """A version as a function for Spark's `mapInArrow`: from an iterator of record batches to an iterator of record batches.
 
-    score, schema = map_in_arrow("models/fraud/3", frame.schema..., keep=("id",))
+    score, schema = map_in_arrow("models/fraud/3", to_arrow_schema(frame.schema), keep=("id",))
     frame.mapInArrow(score, schema).write.parquet("scores")
 
 Spark's processes on all machines read the version's folder, so it lies where all reach it, or goes along by `addFile`. Nothing
