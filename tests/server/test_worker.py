@@ -420,6 +420,17 @@ def test_a_worker_says_whether_it_listens(start: Any) -> None:
     assert supervised.event() == messages.ListenFailed("the port is in use")
 
 
+def test_a_worker_says_that_its_rest_port_is_taken(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taken:
+        def listen(self) -> None:
+            raise UnavailableError("cannot listen on the REST port 8000")
+
+    supervised = start()
+    monkeypatch.setattr(supervised.worker, "_rest", Taken())
+    supervised.send(messages.Listen("127.0.0.1:8001"))
+    assert supervised.event() == messages.ListenFailed("cannot listen on the REST port 8000")
+
+
 def test_a_command_that_fails_does_not_stop_the_next(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
