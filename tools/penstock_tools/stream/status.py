@@ -88,7 +88,7 @@ class Status:
     def metrics(self) -> MetricsSnapshot:
         """What a scrape shows of the versions."""
         serving = self._serving()
-        versions = [] if serving is None else [self._snapshot(serving, version) for version in _in_plan(serving)]
+        versions = [] if serving is None else self._snapshots(serving)
         return MetricsSnapshot(versions, {}, offset_ns=time.time_ns() - time.monotonic_ns())
 
     def drift(self) -> tuple[VersionDrift, ...]:
@@ -117,16 +117,20 @@ class Status:
                 found.append(Watched(version.key, serving.plan.roles(version.key[1]), counters, reference))
         return found
 
-    def _snapshot(self, serving: Serving, version: StreamVersion) -> VersionSnapshot:
-        name = version.key[1]
-        return VersionSnapshot(
-            *version.key,
-            roles=serving.plan.roles(name),
-            weight=serving.plan.weight(name),
-            counters=self._counters.of_version(version.key),
-            class_names=version.class_names,
-            fraction=serving.plan.fraction(name),
-        )
+    def _snapshots(self, serving: Serving) -> list[VersionSnapshot]:
+        """What was counted of each version, but for one that the stream has closed since it was in force."""
+        return [
+            VersionSnapshot(
+                *version.key,
+                roles=serving.plan.roles(name),
+                weight=serving.plan.weight(name),
+                counters=counters,
+                class_names=version.class_names,
+                fraction=serving.plan.fraction(name),
+            )
+            for name, version in zip(serving.plan.versions, _in_plan(serving), strict=True)
+            if (counters := self._counters.of_version(version.key))
+        ]
 
 
 def _in_plan(serving: Serving) -> list[StreamVersion]:

@@ -5,7 +5,7 @@ The stream's thread and the shadow's may both ask one, for a version may be cana
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -128,6 +128,8 @@ class StreamVersion:
 class VersionLoader:
     """Loads versions for a stream.
 
+    A version that is unloaded, and loaded again before the stream has closed it, goes on with its counters.
+
     Attributes:
         make: makes their codecs.
         counters: where they count.
@@ -141,6 +143,9 @@ class VersionLoader:
     keep: tuple[str, ...] = ()
     window_rows: int = 10_000
     allows_python: bool = False
+    _loads: dict[VersionKey, object] = field(default_factory=dict, init=False, repr=False)
+    """The last load of each version, which ends its counters."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __call__(self, key: VersionKey, artifact: Artifact, identity: str) -> StreamVersion:
         """The version of these files; `PenstockError` if it cannot be loaded, or its columns are none of the format's."""
@@ -149,8 +154,11 @@ class VersionLoader:
             shape, baseline = CountersShape(), artifact.baseline
             if baseline is not None:
                 shape = CountersShape(*baseline.cells_shape, answers=len(baseline.cells.answers))
-            counters = open_counters(self.counters.version(SLOT, key, shape, identity), shape)
-            self.counters.replace(SLOT, key, identity)
+            load = object()
+            with self._lock:
+                counters = open_counters(self.counters.version(SLOT, key, shape, identity), shape)
+                self.counters.replace(SLOT, key, identity)
+                self._loads[key] = load
             answers = () if baseline is None else baseline.cells.answers
             recorder = Recorder(counters, self.window_rows, answers)
             return StreamVersion(
@@ -158,14 +166,16 @@ class VersionLoader:
                 self.make,
                 recorder,
                 keep=self.keep,
-                closed=lambda: self._forget(key, identity),
+                closed=lambda: self._forget(key, load),
                 artifact=artifact,
             )
         except BaseException:
             scorer.close()
             raise
 
-    def _forget(self, key: VersionKey, identity: str) -> None:
-        """Ends the counters of a version that was closed, unless other files of it count there by now."""
-        if self.counters.of_version(key, identity):
-            self.counters.forget(SLOT, key)
+    def _forget(self, key: VersionKey, load: object) -> None:
+        """Ends the counters of a version that was closed, unless it was loaded anew and counts there by now."""
+        with self._lock:
+            if self._loads.get(key) is load:
+                del self._loads[key]
+                self.counters.forget(SLOT, key)
