@@ -50,7 +50,7 @@ log = structlog.get_logger(__name__)
 
 MLMODEL = "MLmodel"
 MODEL = "model.onnx"
-MANIFEST = "penstock/manifest.json"
+MANIFEST = manifest_file.NAME
 FEATURES = "penstock/features.json"
 PYTHON = "penstock/python.json"
 BASELINE = "penstock/baseline.json"

@@ -14,6 +14,8 @@ from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError
 from penstock_server.models import strict_json, version_folder
 
+NAME = "penstock/manifest.json"
+MAX_BYTES = 64 * 2**20
 MAX_FILES = 10_000
 MAX_CLASSES = 100_000
 
@@ -94,6 +96,14 @@ def digests(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
     left_out = _MLFLOW_FILES.union(besides)
     names = [name for name in version_folder.file_names(folder) if name not in left_out]
     return {name: version_folder.file_digest(folder, name) for name in names}
+
+
+def named(folder: Path) -> Mapping[str, str]:
+    """The digests that the manifest of a folder names, by file; none if there is no manifest, or none that can be read."""
+    try:
+        return decode(version_folder.read_bytes(folder, NAME, max_bytes=MAX_BYTES)).files
+    except InvalidInputError:
+        return {}
 
 
 def verify(manifest: Manifest, folder: Path, *, known: Mapping[str, str]) -> None:

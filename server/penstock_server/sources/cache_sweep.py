@@ -1,7 +1,8 @@
 """Deletes from the cache folder what no server needs: copies of versions, compiled kernels, and what crashes left.
 
 What is in use has a lease (`leases`), held by the server that uses it. What a server would need after a restart is in
-its last known state. Both stay, however large. Several servers may share the folder, and sweep it at once.
+its last known state. Both stay, however large. Files that copies share count once, and go with the last of those copies.
+Several servers may share the folder, and sweep it at once.
 """
 
 import contextlib
@@ -9,7 +10,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,10 +21,14 @@ from penstock_server.kernels import kept
 from penstock_server.paths import file_name_for
 from penstock_server.sources.combined_source import LastKnownState
 from penstock_server.sources.settings import CacheSettings
-from penstock_server.sources.version_cache import PARTIAL, read_record, record_of
+from penstock_server.sources.version_cache import PARTIAL, record_of, shared_files_of
 
 FORGOTTEN_AFTER_S: Final = 30 * 24 * 3600.0
 """A last known state that was not confirmed for so long is that of a server that is no more."""
+
+
+FileKey = tuple[int, int]
+"""The device and the number of a file, which all its names have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +38,14 @@ class Copy:
     Attributes:
         path: its folder.
         model: the folder of its model.
-        size_bytes: of all its files.
+        files: the size of each of its files in bytes, by what tells the file from others; copies may share some.
         used_s: when it was last begun to be used, on the wall clock, which file times are on.
         is_needed: whether a server desired it last.
     """
 
     path: Path
     model: Path
-    size_bytes: int
+    files: Mapping[FileKey, int]
     used_s: float
     is_needed: bool
 
@@ -49,6 +55,7 @@ def unneeded(copies: Iterable[Copy], settings: CacheSettings) -> list[Copy]:
 
     Pure. Those used longest ago come first.
     """
+    held: Counter[FileKey] = Counter()
     total_bytes = 0
     kept: dict[Path, int] = {}
     excess: list[Copy] = []
@@ -57,13 +64,15 @@ def unneeded(copies: Iterable[Copy], settings: CacheSettings) -> list[Copy]:
         if not copy.is_needed and kept.get(copy.model, 0) >= settings.keep:
             excess.append(copy)
             continue
-        total_bytes += copy.size_bytes
+        total_bytes += sum(size_bytes for file, size_bytes in copy.files.items() if not held[file])
+        held.update(copy.files.keys())
         if not copy.is_needed:
             kept[copy.model] = kept.get(copy.model, 0) + 1
             spare.append(copy)
     while spare and total_bytes > settings.max_bytes:
         excess.append(spare.pop())
-        total_bytes -= excess[-1].size_bytes
+        held.subtract(excess[-1].files.keys())
+        total_bytes -= sum(size_bytes for file, size_bytes in excess[-1].files.items() if not held[file])
     return sorted(excess, key=lambda copy: copy.used_s)
 
 
@@ -75,6 +84,7 @@ def sweep(cache_dir: Path, settings: CacheSettings) -> None:
         _delete(partial)
     for copy in unneeded(_copies(models, needed), settings):
         _delete(copy.path)
+    shared_files_of(cache_dir).sweep()
     kept.sweep(cache_dir)
 
 
@@ -95,9 +105,17 @@ def _copies(models: Path, needed: Collection[tuple[str, str, str]]) -> Iterator[
             continue
         version, model = path.parent, path.parent.parent
         is_desired = any((model.name, version.name, identity) in needed for identity in (path.name, ""))
-        record = read_record(record_of(path))
-        size_bytes = sum(record.sizes_bytes.values()) if record is not None else 0
-        yield Copy(path, model, size_bytes, _changed_s(record_of(path)), is_desired or _is_used(path))
+        yield Copy(path, model, _files(path), _changed_s(record_of(path)), is_desired or _is_used(path))
+
+
+def _files(copy: Path) -> dict[FileKey, int]:
+    found = {}
+    for place, _, names in os.walk(copy):
+        for name in names:
+            with contextlib.suppress(OSError):  # another server deletes it
+                state = os.stat(os.path.join(place, name), follow_symlinks=False)
+                found[state.st_dev, state.st_ino] = state.st_size
+    return found
 
 
 def _is_used(path: Path) -> bool:

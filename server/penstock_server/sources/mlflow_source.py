@@ -81,7 +81,7 @@ class MlflowSource:
         self._shown = redacted(uri)
         self._registry_or_none: Registry | None = None if registry is None else by_policy(registry, policy)
         self._models = tuple(dict.fromkeys(models))
-        self._cache = VersionCache((cache_dir or paths.cache_dir()) / "models" / paths.file_name_for(self._shown))
+        self._cache = VersionCache(cache_dir or paths.cache_dir(), self._shown)
         self._fetch_settings = fetch
         self._known: dict[tuple[str, str, str], RegisteredVersion] = {}
 
@@ -205,7 +205,7 @@ class MlflowSource:
                 if is_servers_own and _speaks_rest(self._uri)
                 else remote_files.MlflowStore(client, uri)
             )
-            remote_files.download(store, folder, budget, inspect)
+            remote_files.download(store, folder, budget, inspect, self._cache.files.take)
 
 
 class _Reading:

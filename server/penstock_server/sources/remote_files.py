@@ -4,7 +4,7 @@ The artifacts of an MLflow server (`mlflow-artifacts:`) are fetched without mlfl
 """
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.models import manifest
 from penstock_server.models.version_folder import shown
 from penstock_server.sources.budget import Budget
 from penstock_server.sources.http_session import HttpSession
@@ -20,7 +21,8 @@ from penstock_server.sources.mlflow_client import RegistryClient
 
 _ENDPOINT: Final = "/api/2.0/mlflow-artifacts/artifacts"
 FIRST: Final = "MLmodel"
-"""The file that comes first: it says whether the rest is worth fetching."""
+"""The file that comes first: it says whether the rest is worth fetching. The manifest is next: what it names by a digest that
+is on this machine already is not fetched."""
 
 
 class Store(Protocol):
@@ -92,7 +94,13 @@ class _Listing(msgspec.Struct):
 _listings: Final = msgspec.json.Decoder(_Listing)
 
 
-def download(store: Store, target: Path, budget: Budget, inspect: Callable[[Path], None]) -> None:
+def download(
+    store: Store,
+    target: Path,
+    budget: Budget,
+    inspect: Callable[[Path], None],
+    take: Callable[[str, Path], bool] = lambda _digest, _target: False,
+) -> None:
     """Fetches a version into the empty folder `target`.
 
     Args:
@@ -100,6 +108,7 @@ def download(store: Store, target: Path, budget: Budget, inspect: Callable[[Path
         target: where it goes.
         budget: its bounds.
         inspect: looks into `target` once `MLmodel` is there, and raises if the rest is not worth fetching.
+        take: makes a path the file of a digest, if that is on this machine already; whether it is.
 
     Raises:
         InvalidInputError: it is no folder, names what is no plain file, or is too large.
@@ -108,12 +117,18 @@ def download(store: Store, target: Path, budget: Budget, inspect: Callable[[Path
     files = list(_walk(store, "", budget, 0))
     if not files:
         raise InvalidInputError("its source holds no files; expected the folder of an MLflow model")
-    ordered = sorted(files, key=lambda path: path != FIRST)
+    ordered = sorted(files, key=lambda path: (path != FIRST, path != manifest.NAME))
+    digests: Mapping[str, str] = {}
     for index, path in enumerate(ordered):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
-        store.download(path, target / path, budget)
+        if path in digests and take(digests[path], target / path):
+            budget.add((target / path).stat().st_size)
+        else:
+            store.download(path, target / path, budget)
         if index == 0:
             inspect(target)
+        if path == manifest.NAME:
+            digests = manifest.named(target)
 
 
 def _walk(store: Store, below: str, budget: Budget, depth: int) -> Iterator[str]:

@@ -4,9 +4,12 @@ A copy appears whole or not at all, and is handed out with a lease, so that no s
 *identity* of what was registered, since a version may be deleted and registered again with other files. The source decides
 what an identity is, and how files are fetched. `cache_sweep` deletes copies that nobody needs.
 
-    <folder>/<model>/<version>/<identity>/         the version's files
-    <folder>/<model>/<version>/<identity>.json     the size of each of them; the time of this file is that of the last use
-    <folder>/<model>/<version>/.partial-*/         what is being downloaded, under a lease; without one, what a crash left
+Files of the same content are one file on disk, whatever versions, models and registries they belong to (`shared_files`).
+
+    <cache>/models/<registry>/<model>/<version>/<identity>/       the version's files
+    <cache>/models/<registry>/<model>/<version>/<identity>.json   the size and digest of each; its time is that of the last use
+    <cache>/models/<registry>/<model>/<version>/.partial-*/       what is being downloaded, under a lease, or a crash left
+    <cache>/files/<digest>                                        the shared files
 """
 
 import contextlib
@@ -24,18 +27,20 @@ import msgspec
 
 from penstock_server import atomic, leases
 from penstock_server.errors import InvalidInputError, UnavailableError
-from penstock_server.models import strict_json, version_folder
+from penstock_server.models import manifest, strict_json, version_folder
 from penstock_server.paths import file_name_for
+from penstock_server.sources.shared_files import SharedFiles, digest_of
 from penstock_server.sources.source import VersionFiles
 
 PARTIAL: Final = ".partial-"
 
 
 class CopyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a copy is, and the size of each of its files."""
+    """What a copy is, with the size and the SHA-256 of each of its files; earlier servers wrote no digests."""
 
     identity: str
     sizes_bytes: Mapping[str, int]
+    digests: Mapping[str, str] = {}
     format: int = strict_json.FORMAT
 
 
@@ -43,13 +48,22 @@ _records: Final = msgspec.json.Decoder(CopyRecord)
 
 
 class VersionCache:
-    """The copies below one folder. Several threads and processes may use it at once."""
+    """The copies of one registry's versions. Several threads and processes may use it at once.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        cache_dir: Penstock's cache folder.
+        registry: the registry's name, any text.
+
+    Attributes:
+        files: what they have in common with the copies of other versions.
+    """
+
+    def __init__(self, cache_dir: Path, registry: str) -> None:
+        self._folder = cache_dir / "models" / file_name_for(registry)
+        self.files = shared_files_of(cache_dir)
 
     def find(self, model: str, version: str, identity: str | None = None) -> VersionFiles | None:
-        """A whole copy; None if there is none. It counts as used now.
+        """A whole copy; None if there is none, or it is damaged: each file is read. It counts as used now.
 
         Args:
             model: any text.
@@ -62,7 +76,7 @@ class VersionCache:
             return None
         copy = place / file_name_for(record.identity)
         lease = leases.take(copy)
-        if lease is None or _sizes_bytes(copy) != record.sizes_bytes:
+        if lease is None or not _is_whole(copy, record):
             return None
         with contextlib.suppress(OSError):
             now_ns = time.time_ns()  # finer than the clock that the kernel would take
@@ -80,7 +94,7 @@ class VersionCache:
                 that one, or one below it. Its exceptions propagate.
 
         Raises:
-            InvalidInputError: nothing was downloaded.
+            InvalidInputError: nothing was downloaded, or a file is another one than was published.
             UnavailableError: the copy cannot be written, for example because the disk is full.
         """
         place = self._place(model, version)
@@ -89,8 +103,7 @@ class VersionCache:
                 files = partial / "files"
                 files.mkdir()
                 copy = place / file_name_for(identity)
-                sizes_bytes, lease = _move(download(files), copy)
-                record = CopyRecord(identity=identity, sizes_bytes=sizes_bytes)
+                record, lease = self._move(download(files), copy, identity)
                 atomic.write(partial / "record", msgspec.json.encode(record))
                 os.replace(partial / "record", record_of(copy))
         except OSError as error:
@@ -98,8 +111,41 @@ class VersionCache:
             raise UnavailableError(f"a copy cannot be written to the cache folder {place}: {reason}") from error
         return VersionFiles(copy, identity, lease)
 
+    def _move(self, files: Path, copy: Path, identity: str) -> tuple[CopyRecord, leases.Lease]:
+        """Moves the folder `files` to `copy` unless a copy just like it is there; returns what it is, and a lease."""
+        sizes_bytes = _sizes_bytes(files)
+        if not sizes_bytes:
+            raise InvalidInputError("there are no files in what was published; expected at least model.onnx")
+        digests = {name: self.files.share(files / name) for name in sizes_bytes}
+        _check_published(files, digests)
+        record = CopyRecord(identity, sizes_bytes, digests)
+        lease = leases.take(files)  # a lease stays with what is renamed
+        if lease is None:
+            raise OSError(errno.ENOENT, "it was deleted while it was downloaded", str(files))
+        while True:
+            try:
+                files.rename(copy)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            else:
+                return record, lease
+            # Another process stored the same copy first, or the copy there is damaged, or it is being swept. Checking before
+            # the renaming could take the copy away from the process that was first.
+            theirs = leases.take(copy)
+            if theirs is not None and _is_whole(copy, record):
+                return record, theirs
+            if theirs is not None:
+                with contextlib.suppress(FileNotFoundError):  # another process did the same first
+                    copy.rename(tempfile.mkdtemp(prefix=PARTIAL, dir=copy.parent))
+
     def _place(self, model: str, version: str) -> Path:
         return self._folder / file_name_for(model) / file_name_for(version)
+
+
+def shared_files_of(cache_dir: Path) -> SharedFiles:
+    """The files that copies in a cache folder have in common."""
+    return SharedFiles(cache_dir / "files")
 
 
 def record_of(copy: Path) -> Path:
@@ -136,34 +182,27 @@ def _partial(place: Path) -> Iterator[Path]:
         lease.close()
 
 
-def _move(files: Path, copy: Path) -> tuple[Mapping[str, int], leases.Lease]:
-    """Moves the folder `files` to `copy` unless a copy just like it is there; returns the sizes of its files, and a lease."""
-    sizes_bytes = _sizes_bytes(files)
-    if not sizes_bytes:
-        raise InvalidInputError("there are no files in what was published; expected at least model.onnx")
-    lease = leases.take(files)  # a lease stays with what is renamed
-    if lease is None:
-        raise OSError(errno.ENOENT, "it was deleted while it was downloaded", str(files))
-    while True:
-        try:
-            files.rename(copy)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        else:
-            return sizes_bytes, lease
-        # Another process stored the same copy first, or the copy there is damaged, or it is being swept. Checking before
-        # the renaming could take the copy away from the process that was first.
-        theirs = leases.take(copy)
-        if theirs is not None and _sizes_bytes(copy) == sizes_bytes:
-            return sizes_bytes, theirs
-        if theirs is not None:
-            with contextlib.suppress(FileNotFoundError):  # another process did the same first
-                copy.rename(tempfile.mkdtemp(prefix=PARTIAL, dir=copy.parent))
+def _check_published(files: Path, digests: Mapping[str, str]) -> None:
+    """Checks what came against the manifest, so that a damaged download is not kept but fetched again."""
+    for name, expected in manifest.named(files).items():
+        if name in digests and digests[name] != expected:
+            raise InvalidInputError(
+                f"file {version_folder.shown(name)} came as another than was published: its digest is {digests[name]}; the "
+                f"manifest expects {expected}"
+            )
+
+
+def _is_whole(copy: Path, record: CopyRecord) -> bool:
+    try:
+        return _sizes_bytes(copy) == record.sizes_bytes and all(
+            digest_of(copy / name) == digest for name, digest in record.digests.items()
+        )
+    except OSError:
+        return False
 
 
 def _sizes_bytes(folder: Path) -> dict[str, int]:
-    """The size of each file: enough to notice a copy that a full disk or a lost write cut short."""
+    """The size of each file; none if they cannot be looked at."""
     try:
         return {name: (folder / name).stat().st_size for name in version_folder.file_names(folder)}
     except OSError:

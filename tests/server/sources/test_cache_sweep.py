@@ -25,14 +25,14 @@ def store(tmp_path: Path) -> Callable[..., Path]:
     """Makes copies in one cache, each used after the one before."""
     used_s = 1_000.0
 
-    def made(model: str, version: str, identity: str = "id", size: int = 10) -> Path:
+    def made(model: str, version: str, identity: str = "id", size: int = 10, byte: int = 0) -> Path:
         nonlocal used_s
 
         def download(folder: Path) -> Path:
-            (folder / "model.onnx").write_bytes(bytes(size))
+            (folder / "model.onnx").write_bytes(bytes([byte]) * size)
             return folder
 
-        copy = VersionCache(tmp_path / "models" / "registry").store(model, version, identity, download)
+        copy = VersionCache(tmp_path, "registry").store(model, version, identity, download)
         used_s += 1.0
         os.utime(record_of(copy.folder), (used_s, used_s))
         return copy.folder
@@ -51,7 +51,7 @@ def test_of_21_promotions_few_copies_are_kept(store: Any, tmp_path: Path) -> Non
     assert left(*copies) == [17, 18, 19, 20]
     assert lease is not None
     lease.close()
-    assert len(list((tmp_path / "models" / "registry").glob("*/*"))) == 4  # no empty folders are left
+    assert len(list((tmp_path / "models").glob("*/*/*"))) == 4  # no empty folders are left
     sweep(tmp_path, MANY)
     assert left(*copies) == [18, 19, 20]
 
@@ -68,7 +68,7 @@ def test_what_is_in_use_or_desired_is_never_swept(store: Any, tmp_path: Path) ->
     sweep(tmp_path, CacheSettings(max_mib=0.0, keep=0))
     assert left(*copies) == [0, 1, 2]
     assert left(*both) == [0]
-    cache = VersionCache(tmp_path / "models" / "registry")
+    cache = VersionCache(tmp_path, "registry")
     assert cache.find("n", "1", "old") is not None
     assert cache.find("n", "1", "new") is None
     del lease
@@ -90,11 +90,33 @@ def test_models_and_registries_are_counted_apart(store: Any, tmp_path: Path) -> 
 
 
 def test_the_size_of_all_copies_is_bounded(store: Any, tmp_path: Path) -> None:
-    copies = [store(f"m{n}", "1", size=MIB) for n in range(5)]
+    copies = [store(f"m{n}", "1", size=MIB, byte=n) for n in range(5)]
     lease = leases.take(copies[0])
     sweep(tmp_path, CacheSettings(max_mib=3.0))
     assert left(*copies) == [0, 3, 4]
     assert lease is not None
+    assert on_disk(tmp_path) < 3.1 * MIB
+
+
+def test_what_copies_share_counts_once_and_goes_with_the_last_of_them(store: Any, tmp_path: Path) -> None:
+    copies = [store(f"m{n}", "1", size=MIB, byte=n % 2) for n in range(20)]
+    assert on_disk(tmp_path) < 2.5 * MIB
+    sweep(tmp_path, CacheSettings(max_mib=2.0))
+    assert left(*copies) == list(range(20))
+    lease = leases.take(copies[0])
+    sweep(tmp_path, CacheSettings(keep=0))
+    assert left(*copies) == [0]
+    assert on_disk(tmp_path) < 1.1 * MIB
+    assert lease is not None
+    lease.close()
+    sweep(tmp_path, CacheSettings(keep=0))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def on_disk(folder: Path) -> int:
+    """The bytes of all files below a folder, each once, however many names it has."""
+    states = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum({state.st_ino: state.st_size for state in states}.values())
 
 
 def test_what_a_crash_left_is_swept_and_what_runs_is_not(store: Any, tmp_path: Path) -> None:
@@ -132,12 +154,15 @@ def test_a_sweep_beside_another_deletes_what_is_left(store: Any, tmp_path: Path)
     assert left(*copies) == []
 
 
+SIZES_BYTES = (0, 1, MIB, 2 * MIB, 5 * MIB, 10 * MIB)
 COPIES = st.lists(
     st.builds(
         Copy,
         path=st.uuids().map(lambda name: Path(str(name))),
         model=st.sampled_from([Path("a"), Path("b")]),
-        size_bytes=st.integers(0, 10 * MIB),
+        files=st.dictionaries(st.tuples(st.just(0), st.integers(0, 5)), st.none()).map(
+            lambda files: {file: SIZES_BYTES[file[1]] for file in files}
+        ),
         used_s=st.floats(0, 100),
         is_needed=st.booleans(),
     ),
@@ -158,4 +183,5 @@ def test_the_bounds_hold_and_nothing_needed_goes(copies: list[Copy], max_mib: in
         # Of one model, those that go were used before those that stay.
         ages = [copy.used_s for copy in spare if copy.model == model]
         assert all(copy.used_s <= min(ages, default=101) for copy in gone if copy.model == model)
-    assert not spare or sum(copy.size_bytes for copy in kept) <= settings.max_bytes
+    on_disk = {file: size_bytes for copy in kept for file, size_bytes in copy.files.items()}
+    assert not spare or sum(on_disk.values()) <= settings.max_bytes

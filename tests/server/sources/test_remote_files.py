@@ -1,16 +1,21 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.models import manifest
+from penstock_server.models.manifest import Manifest
+from penstock_server.models.version_folder import digest_of
 from penstock_server.sources import remote_files
 from penstock_server.sources.budget import Budget
 from penstock_server.sources.http_session import HttpSession
 from penstock_server.sources.mlflow_client import RegistryClient
 from penstock_server.sources.remote_files import MlflowStore, ServerStore
 from penstock_server.sources.settings import FetchSettings
+from penstock_server.sources.shared_files import MIN_BYTES, SharedFiles
 from tests.server.sources.fake_registry import ARTIFACTS, FakeRegistry
 
 MIB = 2**20
@@ -21,11 +26,18 @@ FILES = {
 }
 
 
-def fetch(fake: FakeRegistry, folder: Path, settings: FetchSettings = FetchSettings()) -> list[str]:  # noqa: B008
+def fetch(
+    fake: FakeRegistry,
+    folder: Path,
+    settings: FetchSettings = FetchSettings(),  # noqa: B008
+    take: Callable[[str, Path], bool] = lambda _digest, _target: False,
+) -> list[str]:
     """Fetches, and says what was there when it was looked into."""
     seen: list[str] = []
     store = ServerStore(HttpSession(fake.uri, timeout_s=5.0), "mlflow-artifacts:/1/r/artifacts/model")
-    remote_files.download(store, folder, Budget(settings), lambda at: seen.extend(path.name for path in at.iterdir()))
+    remote_files.download(
+        store, folder, Budget(settings), lambda at: seen.extend(path.name for path in at.iterdir()), take
+    )
     return seen
 
 
@@ -34,6 +46,26 @@ def test_a_version_is_fetched_whole_and_looked_into_first(fake: FakeRegistry, tm
     assert fetch(fake, tmp_path) == ["MLmodel"]
     found = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {"MLmodel": b"flavors: {onnx: {}}", "model.onnx": b"graph", "below/a b%2Fä": b"below"}
+
+
+def test_what_is_on_this_machine_already_is_not_fetched(fake: FakeRegistry, tmp_path: Path) -> None:
+    root, graph = "1/r/artifacts/model", b"graph" * MIN_BYTES
+    listed = Manifest({"model.onnx": digest_of(graph), "table.bin": digest_of(b"other")}, datetime.now(UTC))
+    fake.files = {
+        f"{root}/MLmodel": b"flavors: {onnx: {}}", f"{root}/model.onnx": graph, f"{root}/table.bin": b"table",
+        f"{root}/{manifest.NAME}": manifest.encode(listed),
+    }  # fmt: skip
+    shared = SharedFiles(tmp_path / "files")
+    for version in ("1", "2"):
+        folder = tmp_path / version
+        folder.mkdir()
+        fake.calls.clear()
+        fetch(fake, folder, take=shared.take)
+        assert shared.share(folder / "model.onnx") == digest_of(graph)
+        assert (folder / "table.bin").read_bytes() == b"table"  # of this digest there was nothing
+        assert fake.count("/model.onnx") == (1 if version == "1" else 0)
+    with pytest.raises(InvalidInputError, match=r"take more than 0\.01 MiB"):  # what is taken counts too
+        fetch(fake, tmp_path / "1" / "penstock", FetchSettings(max_mib=0.01), take=shared.take)
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "a\\b", "..", ".", "", "a\nb", "a\0b", "x" * 256])

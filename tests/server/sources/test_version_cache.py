@@ -1,4 +1,6 @@
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier, Event, Thread
 
@@ -8,11 +10,17 @@ from hypothesis import strategies as st
 
 from penstock_server import leases
 from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.models import manifest, version_folder
+from penstock_server.models.manifest import Manifest
 from penstock_server.sources.cache_sweep import sweep
 from penstock_server.sources.settings import CacheSettings
+from penstock_server.sources.shared_files import MIN_BYTES
 from penstock_server.sources.source import VersionFiles
-from penstock_server.sources.version_cache import VersionCache
+from penstock_server.sources.version_cache import VersionCache, record_of
 from tests.examples import examples
+
+BIG = bytes(range(256)) * 32
+"""Large enough to be shared."""
 
 
 def files(content: bytes, below: str = "model") -> Callable[[Path], Path]:
@@ -33,7 +41,7 @@ def content(copy: VersionFiles | None) -> bytes:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> VersionCache:
-    return VersionCache(tmp_path)
+    return VersionCache(tmp_path, "registry")
 
 
 def test_a_copy_is_found_by_name_and_by_identity(cache: VersionCache) -> None:
@@ -68,6 +76,50 @@ def test_a_damaged_copy_is_no_copy_and_is_replaced(cache: VersionCache) -> None:
     assert content(cache.find("m", "1")) == b"whole"
 
 
+@pytest.mark.parametrize("damage", [BIG[:-1], b"x" + BIG[1:]], ids=["cut", "changed"])
+def test_damage_of_a_shared_file_is_repaired_in_every_copy(cache: VersionCache, damage: bytes) -> None:
+    copies = [cache.store("m", version, "id", files(BIG)) for version in ("1", "2")]
+    file, other = (copy.folder / "model.onnx" for copy in copies)
+    assert file.samefile(other)
+    file.write_bytes(damage)
+    for version in ("1", "2"):
+        assert cache.find("m", version) is None
+        cache.store("m", version, "id", files(BIG))
+    assert [content(cache.find("m", version)) for version in ("1", "2")] == [BIG, BIG]
+    assert file.samefile(other)
+
+
+def test_a_copy_of_an_earlier_server_is_read(cache: VersionCache) -> None:
+    copy = cache.store("m", "1", "id", files(BIG))
+    record = record_of(copy.folder)
+    earlier = json.loads(record.read_bytes())
+    del earlier["digests"]
+    record.write_text(json.dumps(earlier))
+    assert content(cache.find("m", "1", "id")) == BIG
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_came_as_another_than_was_published_is_not_kept(cache: VersionCache, is_first: bool) -> None:
+    def download(folder: Path) -> Path:
+        (folder / "penstock").mkdir()
+        (folder / "penstock" / "manifest.json").write_bytes(
+            manifest.encode(Manifest({"model.onnx": version_folder.digest_of(BIG)}, datetime.now(UTC)))
+        )
+        (folder / "model.onnx").write_bytes(came)
+        return folder
+
+    if not is_first:
+        cache.store("m", "0", "id", files(BIG))
+    came = BIG[:-1] + b"x"
+    with pytest.raises(
+        InvalidInputError, match=r"'model.onnx' came as another than was published: its digest is sha256:"
+    ):
+        cache.store("m", "1", "id", download)
+    assert cache.find("m", "1") is None
+    came = BIG
+    assert content(cache.store("m", "1", "id", download)) == BIG
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format":2}', b'{"format":1,"identity":"id","sizes_bytes":{}}'])
 def test_a_damaged_record_is_no_copy(content: bytes, cache: VersionCache, tmp_path: Path) -> None:
     cache.store("m", "1", "id", files(b"x"))
@@ -95,7 +147,7 @@ def test_an_empty_download_is_refused(cache: VersionCache) -> None:
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnavailableError, match="cannot be written to the cache folder"):
-        VersionCache(tmp_path / "file").store("m", "1", "id", files(b"x"))
+        VersionCache(tmp_path / "file", "registry").store("m", "1", "id", files(b"x"))
 
 
 def test_what_is_being_downloaded_has_a_lease(cache: VersionCache) -> None:
@@ -167,12 +219,13 @@ def test_sweeps_at_any_moment_take_nothing_that_is_handed_out(tmp_path: Path) ->
     faults: list[str] = []
 
     def fetch(thread: int) -> None:
-        cache = VersionCache(tmp_path / "models" / "registry")
+        cache = VersionCache(tmp_path, "registry")
         for number in range(150):
             identity = str(number % 3)
             try:
-                copy = cache.find("m", "1", identity) or cache.store("m", "1", identity, files(identity.encode()))
-                if content(copy) != identity.encode():
+                whole = identity.encode() * MIN_BYTES
+                copy = cache.find("m", "1", identity) or cache.store("m", "1", identity, files(whole))
+                if content(copy) != whole:
                     faults.append(f"thread {thread}: another copy than {identity}")
             except (OSError, UnavailableError) as error:
                 faults.append(f"thread {thread}, fetch {number}: {error}")
@@ -192,14 +245,14 @@ def test_sweeps_at_any_moment_take_nothing_that_is_handed_out(tmp_path: Path) ->
         thread.join()
     assert faults == []
     sweep(tmp_path, keeps_nothing)
-    assert list((tmp_path / "models" / "registry").iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @given(model=st.text(max_size=300), version=st.text(max_size=20), identity=st.text(max_size=20))
 @examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_name_leaves_the_folder(model: str, version: str, identity: str, tmp_path: Path) -> None:
     root = tmp_path / "cache"
-    copy = VersionCache(root).store(model, version, identity, files(b"x"))
+    copy = VersionCache(root, "registry").store(model, version, identity, files(b"x"))
     assert copy.folder.resolve().is_relative_to(root.resolve())
-    assert len(copy.folder.resolve().relative_to(root.resolve()).parts) == 3
+    assert len(copy.folder.resolve().relative_to(root.resolve()).parts) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
