@@ -163,13 +163,13 @@ class FakeSourceProcess(SourceProcess):
 
     def _answer(self, half_s: float) -> None:
         answer = self._server.answer(self._requests[0])
-        if isinstance(answer, messages.Polled):
-            self._told(answer.desired)
         self._world.loop.later(self.process.context, half_s, self._send, answer)
 
     def _send(self, answer: messages.Answer | None) -> None:
         request = self._requests.pop(0)
         self._is_busy = False
+        if isinstance(answer, messages.Polled):
+            self._told(answer.desired)
         if not isinstance(request, messages.Poll):
             said = type(answer).__name__ + (
                 f" {answer.kind}: {answer.reason}" if isinstance(answer, messages.Failed) else ""

@@ -83,6 +83,8 @@ class Server:
     Attributes:
         passed: the files that the airlock let pass.
         told: every version with its files that a poll said to serve.
+        loaded: the files that some worker has loaded.
+        suspected: for files, when workers ended that loaded or ran them, and may be said to have been ended by them.
     """
 
     def __init__(
@@ -107,6 +109,8 @@ class Server:
         self.passed = passed
         self.restart = restart
         self.told = told
+        self.loaded: set[int] = set()
+        self.suspected: dict[int, list[float]] = {}
         self.slots = slots
         self.workers: list[FakeWorker] = []
         self.sources: list[FakeSourceProcess] = []
@@ -125,7 +129,7 @@ class Server:
         self._starts = starts
         self._cache = cache
         self.pace = pace
-        self._loading: dict[tuple[VersionKey, str], FakeWorker] = {}
+        self._links: list[WorkerProcess] = []
         self._running: asyncio.Task[None] | None = None
 
     # --- its life
@@ -266,7 +270,10 @@ class Server:
         self.workers.append(worker)
         handle: Any = Handle(self.world, worker.process)
         writer: Any = Writer(worker.commands)
-        return WorkerProcess(handle, reader, writer)
+        link = WorkerProcess(handle, reader, writer)
+        living = {one.process.pid for one in self.living}
+        self._links = [*(one for one in self._links if one.pid in living), link]
+        return link
 
     async def _start_source(self, registry: FakeRegistry, opening: messages.Open) -> SourceProcess:
         await asyncio.sleep(self.world.delay_s(0.001, 0.1))
@@ -341,9 +348,12 @@ class Server:
         self.supervisor.on_desired(desired)
 
     def _is_told(self, model: str) -> bool:
-        """Whether some registry has said at each of its last polls that a version answers for a model."""
+        """Whether some registry has said at each of its last polls that a version answers for a model.
+
+        One poll is not enough: its answer may be on its way.
+        """
         return any(
-            all(model in one.models and one.models[model].champion is not None for one in states)
+            len(states) > 1 and all(model in one.models and one.models[model].champion is not None for one in states)
             for states in self._last_told.values()
         )
 
@@ -360,11 +370,29 @@ class Server:
             for other in self.living
             if other is not worker and other._loading == key and key not in other.executors
         ]
-        has_been_loaded = any(
-            other.executors[key].identity == content.identity for other in self.living if key in other.executors
-        )
-        if others and not has_been_loaded:
-            self.world.violate(f"{key} is loaded by {worker} and {others} at once, and no worker has it")
+        # By any worker: the supervisor learns one after the other of those that are killed together, and sends those that
+        # take their places what it believes that others still hold. These files have ended nobody when they were loaded.
+        if others and content.serial not in self.loaded:
+            self.world.violate(f"{key} is loaded by {worker} and {others} at once, and no worker has had it")
+
+    def on_ended(self, worker: FakeWorker, running: list[int]) -> None:
+        """A worker ended while it ran these files."""
+        found = next((one for one in self._links if one.pid == worker.process.pid), None)
+        suspects = {*running}
+        if found is not None and found.loading is not None:
+            suspects.add(self._serial(found.tried[found.loading]))
+        for serial in suspects:
+            self.suspected.setdefault(serial, []).append(self.world.loop.now_s)
+
+    def may_be_out(self, key: VersionKey, identity: str) -> bool:
+        """Whether good files are kept out, and rightly: faults ended workers twice that loaded or ran them."""
+        times_s = self.suspected.get(self._serial(identity), [])
+        is_twice = len(times_s) > 1 and times_s[-1] > times_s[0]
+        return is_twice and self.supervisor._quarantine.reason(key, identity) is not None
+
+    @staticmethod
+    def _serial(identity: str) -> int:
+        return int(identity.rpartition("-")[2] or 0)
 
     def on_lost(self, worker: FakeWorker, model: ServedModel, sent_s: float) -> None:
         """A worker answers for a model no more."""

@@ -87,6 +87,7 @@ class Simulation:
         self._requests = count()
         self.answers: Counter[str] = Counter()
         self._open: dict[int, str] = {}
+        self._is_over = False
         self.server = self._new_server()
 
     def _new_server(self) -> Server:
@@ -119,6 +120,7 @@ class Simulation:
             await self._heal()
             await self._calm()
         callers.cancel()
+        self._is_over = True
         if not world.violations:
             await self.server.stop()
             await asyncio.sleep(60.0)
@@ -198,7 +200,7 @@ class Simulation:
             source.unhang()
 
     def _restart(self) -> None:
-        if self.server.process.is_dead:
+        if self.server.process.is_dead and not self._is_over:
             self.server = self._new_server()
             self.world.say("a new server starts")
             self.server.start()
@@ -282,7 +284,8 @@ class Simulation:
             and executor is not None
             and executor.identity == truth.identity(model, champion)
         )
-        if found.kind in SERVABLE and not is_right:
+        is_out = self.server.may_be_out((model, champion), truth.identity(model, champion))
+        if found.kind in SERVABLE and not is_right and not is_out:
             yield f"{worker} answers for {model} with {present}, expected {champion} of {found}"
         if found.kind not in SERVABLE and found.kind not in DANGEROUS:
             if is_right:
@@ -299,6 +302,8 @@ class Simulation:
         for arm in (*plan.canaries, *plan.shadows):
             found, held = self._registration(model, arm.version), worker.executors.get((model, arm.version))
             if found is None or found.kind not in SERVABLE or arm.version == present.champion:
+                continue
+            if self.server.may_be_out((model, arm.version), found.identity):
                 continue
             if held is None or held.identity != found.identity or arm not in (*present.canaries, *present.shadows):
                 yield f"{worker} serves {model} with {present}, expected {arm} of {found} in it"

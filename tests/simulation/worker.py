@@ -111,6 +111,8 @@ class FakeWorker:
         self._events.send(frames.framed(b"\xc1garbage"))
 
     def _on_end(self) -> None:
+        running = [one.content.serial for one in self.executors.values() if one.in_flight]
+        self._server.on_ended(self, running)
         for told in [*self._calls.values()]:
             told("gone")
         self._calls.clear()
@@ -239,6 +241,7 @@ class FakeWorker:
 
     def _take_in(self, executor: FakeExecutor) -> None:
         self._loading = None
+        self._server.loaded.add(executor.content.serial)
         former = self.executors.get(executor.key)
         self.executors[executor.key] = executor
         if former is not None:

@@ -25,6 +25,9 @@ PROCESS_FORGIVEN_S: Final = 300.0
 SUSPICIOUS_RUN_S: Final = 1.0
 """When somebody else kills a worker, a run that had lasted less long than this was hardly the reason."""
 
+TOGETHER_S: Final = 1.0
+"""Workers that somebody else kills within this time were killed for one reason: whoever ends all workers ends each of them."""
+
 _CRASHES: Final = frozenset(
     {
         signal.SIGSEGV,
@@ -75,6 +78,11 @@ def blame(end: WorkerEnd) -> tuple[VersionKey, str] | None:
             return _ended(end)
 
 
+def was_killed(end: WorkerEnd) -> bool:
+    """Whether somebody else killed the worker, or the system when memory was short: by a signal that no crash gives."""
+    return end.cause == "ended" and end.code < 0 and -end.code not in _CRASHES
+
+
 def _ended(end: WorkerEnd) -> tuple[VersionKey, str] | None:
     if end.code == 0:
         return None  # it was told to end
@@ -82,8 +90,8 @@ def _ended(end: WorkerEnd) -> tuple[VersionKey, str] | None:
     if end.loading is not None:
         return _loading(end, f"it ended while it loaded it ({how})")
     runs = end.runs
-    if end.code < 0 and -end.code not in _CRASHES:
-        # Killed by somebody, or by the system when memory is short: nearly always something runs then.
+    if was_killed(end):
+        # Nearly always something runs then.
         runs = {key: lasted_s for key, lasted_s in runs.items() if lasted_s >= SUSPICIOUS_RUN_S}
     if not runs:
         return None
@@ -113,9 +121,19 @@ class Quarantine:
         self._ends: dict[VersionKey, _Ends] = {}
         self._process_ends: dict[VersionKey, _Ends] = {}
 
-    def note(self, key: VersionKey, identity: str, how: str) -> bool:
-        """Notes that a version ended a worker; whether it is out from now on."""
+    def note(self, key: VersionKey, identity: str, how: str, *, was_killed: bool = False) -> bool:
+        """Notes that a version ended a worker; whether it is out from now on.
+
+        Args:
+            key: the version.
+            identity: of its files.
+            how: how it did, for a sentence.
+            was_killed: somebody else killed the worker; what follows another end at once does not count then.
+        """
         now_s = self._clock()
+        known = self._ends.get(key)
+        if was_killed and known is not None and known.identity == identity and now_s - known.times_s[-1] < TOGETHER_S:
+            return len(known.times_s) > ENDS_ALLOWED
         self._ends[key] = _and_one(self._ends.get(key), identity, now_s, FORGIVEN_S, how)
         return len(self._ends[key].times_s) > ENDS_ALLOWED
 

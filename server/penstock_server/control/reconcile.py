@@ -84,12 +84,17 @@ def next_steps(desired: Mapping[str, TrafficPlan], known: Versions, worker: Work
     needed = {*plan_keys(desired), *plan_keys(plans)} - known.barred
     # With no plan in force, a desired champion is still loading, and a ready version may be desired again until then.
     awaiting = {model for model, plan in desired.items() if plan.champion is not None and model not in plans}
+    # A fallback that could not be loaded stays known, or it would be loaded again and again.
+    fallbacks = known.fallbacks.items()
     unload = (
         key
         for key, state in worker.versions.items()
         if key not in needed
         and key != worker.loading
-        and (state == "UNAVAILABLE" or (state == "READY" and (key[0] not in awaiting or key in known.barred)))
+        and (
+            (state == "UNAVAILABLE" and key not in fallbacks)
+            or (state == "READY" and (key[0] not in awaiting or key in known.barred))
+        )
     )
     return NextSteps(load, None, tuple(unload))
 

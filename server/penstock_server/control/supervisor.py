@@ -21,7 +21,7 @@ from penstock.names import VersionKey
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import gates, messages
 from penstock_server.control.airlock import Airlock, RunTrial
-from penstock_server.control.fallback import Fallbacks, common_champions
+from penstock_server.control.fallback import Fallbacks, common_champions, common_files
 from penstock_server.control.fetcher import ArtifactFetcher, FetchesFiles, ReadFiles
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.kernels import KernelCompiler
@@ -331,7 +331,7 @@ class Supervisor:
         # Versions that some worker holds: metrics and drift need their files until they are unloaded.
         others = sorted(wanted | (held & self._fetcher.artifacts.keys()))
         order = load_order(self._desired.models, Versions(fallbacks=self._fallbacks.versions), {})
-        self._fetcher.require([*order, *others], self._desired.identities)
+        self._fetcher.require([*order, *others], self._fallbacks.required(self._desired.identities))
         self._airlock.require(self._trials(order))
         loaded = self._loaded()
         self._gated = self._refused_by_gates(order, loaded)
@@ -506,8 +506,9 @@ class Supervisor:
         worker.serve(models, self._is_settled(worker))
 
     def _note_what_answers(self) -> None:
-        plans = [worker.plans for worker in self._pool.workers.values()]
-        common = common_champions(plans) if len(plans) == self._pool.slots else {}
+        workers = list(self._pool.workers.values())
+        champions = common_champions([one.plans for one in workers]) if len(workers) == self._pool.slots else {}
+        common = common_files(champions, [one.identities for one in workers])
         self._fallbacks = self._fallbacks.after(common, self._desired.models.keys(), self._clock())
 
     def _is_settled(self, worker: WorkerProcess) -> bool:

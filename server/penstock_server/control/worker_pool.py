@@ -17,7 +17,7 @@ from penstock.names import VersionKey
 from penstock_server.clock import Clock
 from penstock_server.control import messages
 from penstock_server.control.process_end import Cause
-from penstock_server.control.quarantine import Quarantine, WorkerEnd, blame
+from penstock_server.control.quarantine import Quarantine, WorkerEnd, blame, was_killed
 from penstock_server.control.readiness import SILENT_S
 from penstock_server.control.settings import WatchdogSettings
 from penstock_server.control.watchdog import Pulse
@@ -178,12 +178,13 @@ class WorkerPool:
         """Notes which version ended a worker; whether one did."""
         now_s = self._clock()
         runs = {key: now_s - since_ns / 1e9 for key, since_ns in self._counters.runs().get(worker.slot, {}).items()}
-        found = blame(WorkerEnd(worker.kill_cause or "ended", code, worker.loading, runs, worker.champions))
+        end = WorkerEnd(worker.kill_cause or "ended", code, worker.loading, runs, worker.champions)
+        found = blame(end)
         if found is None:
             return False
         key, how = found
         identity = worker.tried.get(key, "") if key == worker.loading else worker.identities.get(key, "")
-        is_out = self._quarantine.note(key, identity, how)
+        is_out = self._quarantine.note(key, identity, how, was_killed=was_killed(end))
         log.error(
             "version kept out: it ends workers" if is_out else "a version ended a worker",
             slot=worker.slot, model=key[0], version=key[1], how=how,

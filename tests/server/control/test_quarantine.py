@@ -2,14 +2,17 @@ from typing import Any
 
 import pytest
 
+from penstock_server.control.process_end import Cause
 from penstock_server.control.quarantine import (
     FORGIVEN_S,
     PROCESS_ENDS_ALLOWED,
     PROCESS_FORGIVEN_S,
     SUSPICIOUS_RUN_S,
+    TOGETHER_S,
     Quarantine,
     WorkerEnd,
     blame,
+    was_killed,
 )
 
 A, B = ("m", "1"), ("m", "2")
@@ -82,6 +85,28 @@ def test_a_version_is_out_after_the_second_time_until_its_files_change(fake_cloc
     assert (quarantine.reason(A, "y"), quarantine.is_doubtful(A, "y")) == (None, False)
     assert not quarantine.note(A, "y", "other files start anew")
     assert quarantine.reason(A, "x") is None
+
+
+def test_whoever_kills_all_workers_at_once_has_one_reason(fake_clock: Any) -> None:
+    clock = fake_clock()
+    quarantine = Quarantine(clock)
+    for _ in range(3):
+        assert not quarantine.note(A, "x", "it ended while it loaded it (signal 9, SIGKILL)", was_killed=True)
+        clock.now += TOGETHER_S / 4
+    assert not quarantine.note(A, "y", "other files", was_killed=True)
+    assert not quarantine.note(B, "x", "another version", was_killed=True)
+    clock.now += TOGETHER_S
+    assert quarantine.note(B, "x", "killed again", was_killed=True)
+    assert quarantine.note(A, "y", "it ended while it ran")
+    assert quarantine.note(A, "y", "killed just after it", was_killed=True)
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "expected"),
+    [("ended", -9, True), ("ended", -15, True), ("ended", -11, False), ("ended", 1, False), ("silent", -9, False)],
+)
+def test_who_was_killed(cause: Cause, code: int, expected: bool) -> None:
+    assert was_killed(WorkerEnd(cause, code)) == expected
 
 
 def test_what_lies_long_back_is_forgiven(fake_clock: Any) -> None:

@@ -150,6 +150,15 @@ def test_what_answered_before_is_loaded_where_nothing_answers_and_the_champion_c
     assert load_order(desired("2"), known, plans) == [("a", version) for version in expected]
 
 
+def test_a_fallback_that_could_not_be_loaded_is_not_loaded_again_and_again() -> None:
+    known = Versions({("a", "1"): "x"}, fallbacks={"a": "1"})
+    worker = WorkerSnapshot({("a", "1"): "UNAVAILABLE"}, tried={("a", "1"): "x"})
+    assert next_steps({"a": TrafficPlan("2")}, known, worker) == NextSteps()
+    other = Versions({("a", "1"): "y"}, fallbacks={"a": "1"})
+    assert next_steps({"a": TrafficPlan("2")}, other, worker).load == ("a", "1")
+    assert next_steps({"a": TrafficPlan("2")}, Versions(), worker).unload == (("a", "1"),)
+
+
 def test_the_fallback_answers_until_the_champion_does_and_goes_then() -> None:
     known = Versions({("a", "1"): ""}, fallbacks={"a": "1"})
     assert next_steps(desired("2"), known, held()) == load("1")

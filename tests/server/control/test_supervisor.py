@@ -10,6 +10,7 @@ from penstock_server.compiled_models.choice import Choice
 from penstock_server.control import messages, supervisor, worker_pool
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.proven import ProvenVersions
+from penstock_server.control.quarantine import TOGETHER_S
 from penstock_server.control.settings import AirlockSettings, WatchdogSettings
 from penstock_server.control.supervisor import RECONCILE_S, Supervisor
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
@@ -672,6 +673,7 @@ async def test_a_canary_that_ends_the_worker_while_it_loads_is_kept_out_after_th
     server.supervisor.on_desired(desired(m=TrafficPlan("1", (Arm("2", 0.5),))))
     await worker.hears("load m 2")
     worker = await replaced(server, worker, -9, "load m 2")  # the champion answers before it is tried again
+    server.clock.now += TOGETHER_S
     worker = await replaced(server, worker, -9)
     server.supervisor._reconcile()
     assert worker.said.empty()
@@ -1036,3 +1038,37 @@ async def test_a_version_whose_files_somebody_changed_is_fetched_tried_and_loade
     assert server.tried == ["m 1", "m 1"]
     replaced.tell(loaded("m", "1"))
     await replaced.hears("serve m:1")
+
+
+async def test_what_answered_before_is_fetched_again_with_the_files_that_answered(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start()
+    model = tmp_path / "model.onnx"
+    model.write_text("whole")
+    asked: list[tuple[str, str]] = []
+
+    async def fetch(model: str, version: str, identity: str) -> VersionFiles:
+        asked.append((version, identity))
+        return VersionFiles(tmp_path, identity)
+
+    server.source.fetch = fetch  # type: ignore[method-assign]
+    server.supervisor.on_desired(Desired({"m": TrafficPlan("1")}, {}, {"m": {"1": "good"}}))
+    worker = await server.worker()
+    await worker.hears("load m 1")
+    worker.tell(loaded("m", "1"))
+    await worker.hears("serve m:1", "listen")
+    worker.tell(LISTENING)
+    await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
+    worker.die()
+    model.write_text("cut")
+    server.held_back["m", "2"] = asyncio.Event()
+    # Version 1 may have been registered anew, with files that nobody has promoted: the registry says nothing of it now.
+    server.supervisor.on_desired(Desired({"m": TrafficPlan("2")}, {}, {"m": {"2": "next"}}))
+    replaced = await server.worker()
+    await replaced.hears("load m 1")
+    replaced.tell(messages.LoadFailed("m", "1", "its digest is wrong"))
+    await replaced.hears("load m 1")
+    replaced.tell(loaded("m", "1"))
+    await replaced.hears("serve m:1", "listen")
+    assert asked == [("1", "good"), ("2", "next"), ("1", "good")]
