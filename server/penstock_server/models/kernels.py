@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.compiled_models import choice, graph, layout, proof
+from penstock_server.compiled_models import choice, graph, kept, layout, proof
 from penstock_server.compiled_models.choice import Choice
 from penstock_server.compiled_models.compiled_model import CompiledModel
 from penstock_server.compiled_models.graph import NotCompiledError
@@ -99,17 +99,29 @@ def _kernels(
 ) -> ModelKernels:
     if threads != 1:
         return none(f"it runs in {threads} threads")
-    content = onnx_file.without_maps(path, model.file) or path.read_bytes()
-    program = compile_graph(graph.read(content), _given(model, path), Vectors.of(this_processor().flags))
-    if (library := compiled.available(KERNELS)) is None:
+    given, vectors = _given(model, path), Vectors.of(this_processor().flags)
+    library, content = compiled.available(KERNELS), path.read_bytes()
+    key = kept.key_of(content, given, vectors)
+    # What was found beside a device says nothing of a session that had to go back to the CPU.
+    proven_with = "" if library is None else f"{library.key} {' '.join(model.placement.devices)}".rstrip()
+    if library is not None and proven is not None and proven.proven_with == proven_with:
+        if not proven.is_any:
+            return ModelKernels(proven)
+        if (program := kept.find(key)) is not None:
+            return ModelKernels(proven, CompiledModel(program))
+    else:
+        proven = None
+    program = compile_graph(graph.read(onnx_file.without_maps(path, model.file) or content), given, vectors)
+    if library is None:
         return none("the kernels of models are not compiled yet")
     made = CompiledModel(program)
-    # What was found beside a device says nothing of a session that had to go back to the CPU.
-    proven_with = f"{library.key} {' '.join(model.placement.devices)}".rstrip()
-    if proven is None or proven.proven_with != proven_with:
+    if proven is None:
         reference = OnnxModel(path, config=model.config) if model.placement.devices else model
         proven = replace(_chosen(program, made, model, reference, golden), proven_with=proven_with)
-    return ModelKernels(proven, made if proven.is_any else None)
+    if not proven.is_any:
+        return ModelKernels(proven)
+    kept.keep(key, program)
+    return ModelKernels(proven, made)
 
 
 def _chosen(
