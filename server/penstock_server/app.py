@@ -91,7 +91,7 @@ from penstock_server.rollout.settings import RolloutSettings
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import directory_source, messages
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState
-from penstock_server.sources.registry import source_name, version_page
+from penstock_server.sources.registry import WORKSPACE, source_name, version_page
 from penstock_server.sources.source import Source
 from penstock_server.tracing import span_file
 from penstock_server.tracing.settings import Service
@@ -533,7 +533,7 @@ def _asking_the_cloud(settings: PreemptionSettings) -> dict[str, Callable[[], Co
 def _page_of(settings: ServerSettings, source: CombinedSource, model: str, version: str) -> str:
     """The address of a version's page in MLflow; "" where it does not come from there, or there are no pages."""
     registry = settings.registry or ""
-    is_there = source.source_of(model) == source_name(registry, settings.models)
+    is_there = source.source_of(model) == _registry_name(settings)
     return version_page(registry, model, version) if is_there else ""
 
 
@@ -577,12 +577,18 @@ def _start_exporter(
     return span_file.SpanFile(file)
 
 
+def _registry_name(settings: ServerSettings) -> str:
+    workspace = settings.workspace or os.environ.get(WORKSPACE, "")
+    return source_name(settings.registry or "", settings.models, workspace)
+
+
 def _sources(settings: ServerSettings) -> list[Source]:
     """The sources, each in processes of its own, which start when they are first polled."""
     found: list[tuple[str, messages.Registry | messages.Directory]] = []
     if settings.registry is not None:
-        name = source_name(settings.registry, settings.models)
-        found.append((name, messages.Registry(settings.registry, settings.models)))
+        found.append(
+            (_registry_name(settings), messages.Registry(settings.registry, settings.models, settings.workspace))
+        )
     if settings.model_repository is not None:
         folder = settings.model_repository.absolute()
         found.append((directory_source.name_of(folder), messages.Directory(str(folder))))

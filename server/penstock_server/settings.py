@@ -35,7 +35,7 @@ from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.response_cache.settings import ResponseCacheSettings
 from penstock_server.retraining.settings import RetrainingSettings
 from penstock_server.rollout.settings import RolloutSettings
-from penstock_server.sources.settings import CacheSettings, FetchSettings, PolicySettings
+from penstock_server.sources.settings import CacheSettings, FetchSettings, PolicySettings, check_workspace
 from penstock_server.tracing.settings import TracingSettings
 from penstock_server.transport.address import UNIX, host_of
 from penstock_server.transport.settings import NATIVE, TransportName, TransportSettings
@@ -213,6 +213,7 @@ class ServerSettings:
 
     Attributes:
         registry: MLflow's tracking or registry URI; None follows no registry.
+        workspace: the workspace of an MLflow that has them; "" is that of `MLFLOW_WORKSPACE`, else MLflow's default.
         models: the registered models to follow; when empty, all that have an alias of Penstock's.
         model_repository: a folder of `<model>/<version>/model.onnx`.
         host, port: the gRPC address; port 0 picks a free one. The host may be `unix:/path`, and then the port counts for
@@ -242,6 +243,7 @@ class ServerSettings:
     """
 
     registry: str | None = None
+    workspace: str = ""
     models: tuple[str, ...] = ()
     model_repository: Path | None = None
     host: str = "127.0.0.1"
@@ -283,6 +285,7 @@ class ServerSettings:
         for (name, port), (other, second) in combinations(ports.items(), 2):
             if port == second != 0:
                 raise InvalidInputError(f"{name} and {other} are both {port}, expected two ports")
+        check_workspace(self.workspace)
         if not 1 <= self.workers <= MAX_WORKERS:
             raise InvalidInputError(f"workers is {self.workers}, expected 1 to {MAX_WORKERS}")
         if host_of(self.host).startswith(UNIX) and self.workers > 1 and self.transport != NATIVE:

@@ -25,6 +25,7 @@ from penstock_server.sources import messages
 from penstock_server.sources.cache_sweep import sweep
 from penstock_server.sources.directory_source import DirectorySource
 from penstock_server.sources.mlflow_source import MlflowSource
+from penstock_server.sources.registry import WORKSPACE
 from penstock_server.sources.settings import CacheSettings, FetchSettings
 
 MAX_DATA_BYTES: Final = 2 * 2**30
@@ -81,7 +82,9 @@ def _source(opening: messages.Open) -> MlflowSource | DirectorySource:
     match opening.source:
         case messages.Directory(folder):
             return DirectorySource(Path(folder), opening.policy)
-        case messages.Registry(uri, models):
+        case messages.Registry(uri, models, workspace):
+            if workspace:  # mlflow too finds it there
+                os.environ[WORKSPACE] = workspace
             return MlflowSource(
                 uri,
                 models=models,

@@ -1,4 +1,7 @@
-"""HTTP calls to an MLflow server with bounds on bytes and time, and with the credentials that mlflow would use.
+"""HTTP calls to an MLflow server, or a store of files, with bounds on bytes and time.
+
+The registry gets the credentials that mlflow would send. Whoever registers a version names its store, so that another host
+gets nothing but what stands in its own address.
 
 The standard library suffices: a session costs 8 MB where mlflow's costs 60. What only mlflow can do, such as signing for
 AWS, `needs_mlflow` tells.
@@ -22,8 +25,9 @@ import msgspec
 
 from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
-from penstock_server.sources.registry import redacted, without_secrets
+from penstock_server.sources.registry import WORKSPACE, redacted, without_secrets
 
+REGISTRY: Final = "registry"
 TIMEOUT_S: Final = 10.0
 """The time of one answer, unless `MLFLOW_HTTP_REQUEST_TIMEOUT` says otherwise."""
 MAX_REPLY_BYTES: Final = 32 * 2**20
@@ -31,9 +35,9 @@ _CHUNK_BYTES: Final = 256 * 1024
 _ONLY_MLFLOW: Final = (
     "MLFLOW_TRACKING_AUTH",
     "MLFLOW_TRACKING_AWS_SIGV4",
-    "MLFLOW_WORKSPACE",
-    "MLFLOW_ENABLE_WORKSPACES",
 )
+_WORKSPACE_HEADER: Final = "X-MLFLOW-WORKSPACE"
+_GONE: Final = (404, 410)
 
 
 class _Refusal(msgspec.Struct):
@@ -56,19 +60,26 @@ class HttpSession:
     """Calls to one server. Every call ends in time, whatever the server does.
 
     Args:
-        uri: the registry's address, perhaps with a user and password.
+        uri: its address, perhaps with a user and password.
+        name: what it is, in errors; only "registry" gets the registry's credentials.
         timeout_s: of one answer to its last byte; None takes `MLFLOW_HTTP_REQUEST_TIMEOUT` or `TIMEOUT_S`.
     """
 
-    def __init__(self, uri: str, *, timeout_s: float | None = None, clock: Clock = monotonic) -> None:
+    def __init__(
+        self, uri: str, *, name: str = REGISTRY, timeout_s: float | None = None, clock: Clock = monotonic
+    ) -> None:
         self._uri = uri
         self.shown = redacted(uri)
+        self._who = f"the {name} {self.shown}"
+        self._is_registry = name == REGISTRY
         self._timeout_s = timeout_s or _timeout_s()
         self._clock = clock
         parts = urlsplit(uri)
         self._base = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        self._headers = {"Accept-Encoding": "identity", "User-Agent": "penstock", **_authorization(parts.netloc)}
-        secured = [urllib.request.HTTPSHandler(context=_tls())] if parts.scheme == "https" else []
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "penstock"}
+        self._headers |= _of_registry(parts.netloc) if self._is_registry else _basic(*_in_address(parts.netloc))
+        tls = _tls(is_registry=self._is_registry) if parts.scheme == "https" else None
+        secured = [] if tls is None else [urllib.request.HTTPSHandler(context=tls)]
         self._opener = urllib.request.build_opener(*secured, _SameServer())
 
     def get(self, path: str, query: Mapping[str, object], what: str) -> bytes:
@@ -78,13 +89,9 @@ class HttpSession:
         for chunk in self.stream(path, query, what):
             body += chunk
             if len(body) > MAX_REPLY_BYTES:
-                raise UnavailableError(
-                    f"the registry {self.shown} does not give {what}: its answer has more than {MAX_REPLY_BYTES:,} bytes"
-                )
+                raise self._away(what, f"its answer has more than {MAX_REPLY_BYTES:,} bytes")
             if self._clock() > deadline_s:
-                raise UnavailableError(
-                    f"the registry {self.shown} does not give {what}: its answer takes longer than {self._timeout_s:g} s"
-                )
+                raise self._away(what, f"its answer takes longer than {self._timeout_s:g} s")
         return bytes(body)
 
     def stream(self, path: str, query: Mapping[str, object], what: str) -> Iterator[bytes]:
@@ -96,7 +103,7 @@ class HttpSession:
                 while chunk := reply.read1(_CHUNK_BYTES):
                     yield chunk
                 if reply.length:
-                    raise UnavailableError(f"the registry {self.shown} does not give {what}: its answer is cut short")
+                    raise self._away(what, "its answer is cut short")
 
     def send(self, method: str, path: str, body: Mapping[str, object], what: str) -> None:
         """Sends JSON, and reads what is answered without using it; raises as `registered.Registry` says, about `what`."""
@@ -123,16 +130,18 @@ class HttpSession:
         found = _Refusal()
         with error, suppress(msgspec.DecodeError, msgspec.ValidationError, OSError, HTTPException):
             found = _refusals.decode(error.read(64 * 1024))
-        if found.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return NotFoundError(f"{what} is not in the registry {self.shown}")
+        if found.error_code == "RESOURCE_DOES_NOT_EXIST" and not found.message.startswith("Workspace "):
+            return NotFoundError(f"{what} is not in {self._who}")
+        if not self._is_registry and not found.error_code and error.code in _GONE:
+            return NotFoundError(f"{what} is not in {self._who}")
         said = f"{found.error_code}: {found.message}" if found.error_code else f"HTTP {error.code} {error.reason}"
         said = self.without_secrets(said)
         if found.error_code in ("INVALID_PARAMETER_VALUE", "PERMISSION_DENIED"):
-            return InvalidInputError(f"the registry {self.shown} refuses {what}: {said}")
+            return InvalidInputError(f"{self._who} refuses {what}: {said}")
         return self._away(what, said)
 
     def _away(self, what: str, reason: str) -> UnavailableError:
-        return UnavailableError(f"the registry {self.shown} does not give {what}: {self.without_secrets(reason)}")
+        return UnavailableError(f"{self._who} does not give {what}: {self.without_secrets(reason)}")
 
     def without_secrets(self, text: str) -> str:
         """One line, without the secrets of this session."""
@@ -152,7 +161,7 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if (old.hostname, old.port) != (new.hostname, new.port) or old.scheme != new.scheme:
             raise UnavailableError(
-                f"the registry {redacted(req.full_url)} sends us on to another server; use its address"
+                f"{redacted(req.full_url)} sends us on to another server, which is not followed; use its address"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -175,13 +184,20 @@ def _timeout_s() -> float:
     return TIMEOUT_S
 
 
-def _authorization(netloc: str) -> dict[str, str]:
-    user, password = _user_and_password(netloc)
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    if user and password:
-        encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
-        return {"Authorization": f"Basic {encoded}"}
-    return {"Authorization": f"Bearer {token}"} if token else {}
+def _of_registry(netloc: str) -> dict[str, str]:
+    """What a registry is told of who asks, and of the workspace that is meant."""
+    token, workspace = os.environ.get("MLFLOW_TRACKING_TOKEN"), os.environ.get(WORKSPACE)
+    headers = {_WORKSPACE_HEADER: workspace} if workspace else {}
+    if basic := _basic(*_user_and_password(netloc)):
+        return headers | basic
+    return headers | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
+def _basic(user: str, password: str) -> dict[str, str]:
+    if not (user and password):
+        return {}
+    encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {encoded}"}
 
 
 def _user_and_password(netloc: str) -> tuple[str, str]:
@@ -195,19 +211,19 @@ def _user_and_password(netloc: str) -> tuple[str, str]:
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or filed.get("mlflow_tracking_password", "")
     if user and password:
         return user, password
+    return _in_address(netloc)
+
+
+def _in_address(netloc: str) -> tuple[str, str]:
     given, _, secret = netloc.rpartition("@")[0].partition(":")
     return unquote(given), unquote(secret)
 
 
-def _tls() -> ssl.SSLContext:
-    """The trust and the certificate that mlflow's own settings ask for."""
+def _tls(*, is_registry: bool) -> ssl.SSLContext:
+    """The trust and the certificate that mlflow's own settings ask for; what they say of the registry is for it alone."""
+    own = ("MLFLOW_TRACKING_SERVER_CERT_PATH",) if is_registry else ()
     bundle = next(
-        (
-            os.environ[name]
-            for name in ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-            if os.environ.get(name)
-        ),
-        None,
+        (os.environ[name] for name in (*own, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)), None
     )
     try:
         context = ssl.create_default_context()
@@ -219,11 +235,13 @@ def _tls() -> ssl.SSLContext:
                 import certifi
 
                 context.load_verify_locations(certifi.where())
+        if not is_registry:
+            return context
         if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true"):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if certificate := os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"):
             context.load_cert_chain(certificate)
     except OSError as error:  # ssl's errors are
-        raise UnavailableError(f"the certificates for the registry cannot be read: {error}") from error
+        raise UnavailableError(f"the certificates for https cannot be read: {error}") from error
     return context

@@ -34,10 +34,17 @@ _KINDS: Final = (
 
 
 def local_path(uri: str) -> Path | None:
-    """The folder that the address of a version's files names on this machine; None if they are elsewhere."""
+    """The folder that the address of a version's files names on this machine; None if they are elsewhere.
+
+    Raises:
+        InvalidInputError: it is no address.
+    """
     if uri.startswith("/"):
         return Path(uri)
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidInputError(f"its source is no address: {error}") from error
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(unquote(parts.path))
     # A relative path is relative to the folder that the registry and this server were started in.

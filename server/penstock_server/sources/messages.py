@@ -18,6 +18,7 @@ class Registry(msgspec.Struct, frozen=True, tag=True):
 
     uri: str
     models: tuple[str, ...] = ()
+    workspace: str = ""
 
 
 class Directory(msgspec.Struct, frozen=True, tag=True):

@@ -36,7 +36,7 @@ from penstock_server.sources.http_session import HttpSession, needs_mlflow
 from penstock_server.sources.mlflow_client import RegistryClient
 from penstock_server.sources.policy import by_policy, role_aliases
 from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, Registry
-from penstock_server.sources.registry import redacted, source_name, sqlite_path
+from penstock_server.sources.registry import WORKSPACE, redacted, source_name, sqlite_path
 from penstock_server.sources.rest_registry import RestRegistry
 from penstock_server.sources.settings import MAX_VERSIONS, FetchSettings, PolicySettings
 from penstock_server.sources.source import Desired, VersionFiles
@@ -76,12 +76,15 @@ class MlflowSource:
     ) -> None:
         self._policy = policy
         self._newest: dict[tuple[str, str, int], list[str]] = {}
-        self.name = source_name(uri, models)
+        workspace = os.environ.get(WORKSPACE, "")
+        self.name = source_name(uri, models, workspace)
         self._uri = uri
         self._shown = redacted(uri)
         self._registry_or_none: Registry | None = None if registry is None else by_policy(registry, policy)
         self._models = tuple(dict.fromkeys(models))
-        self._cache = VersionCache(cache_dir or paths.cache_dir(), self._shown)
+        self._cache = VersionCache(
+            cache_dir or paths.cache_dir(), f"{self._shown}#{workspace}" if workspace else self._shown
+        )
         self._fetch_settings = fetch
         self._known: dict[tuple[str, str, str], RegisteredVersion] = {}
 
@@ -147,8 +150,8 @@ class MlflowSource:
             )
         if identity and registered.identity != identity:
             raise UnavailableError(f"version {version} of model {model!r} has just been registered anew")
-        return self._cache.find(model, version, registered.identity) or self._cache.store(
-            model, version, registered.identity, lambda folder: self._download(model, version, folder)
+        return self._cache.find(model, version, registered.identity) or self._download(
+            model, version, registered.identity
         )
 
     def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
@@ -177,13 +180,15 @@ class MlflowSource:
             problems[name] = str(error)
         return None
 
-    def _download(self, model: str, version: str, folder: Path) -> Path:
-        what = f"version {version} of model {model!r} cannot be fetched"
-        try:
+    def _download(self, model: str, version: str, identity: str) -> VersionFiles:
+        def download(folder: Path) -> Path:
             self._fetch_files(self._registry.artifact_uri(model, version), model, folder)
+            return folder
+
+        try:
+            return self._cache.store(model, version, identity, download)
         except (InvalidInputError, NotFoundError, UnavailableError) as error:
-            raise type(error)(f"{what}: {error}") from error
-        return folder
+            raise type(error)(f"version {version} of model {model!r} cannot be fetched: {error}") from error
 
     def _fetch_files(self, uri: str, model: str, folder: Path) -> None:
         budget = Budget(self._fetch_settings)
@@ -199,12 +204,7 @@ class MlflowSource:
         if (path := local_files.local_path(uri)) is not None:
             local_files.copy_folder(path, folder, budget, inspect)
         else:
-            is_servers_own = uri.startswith("mlflow-artifacts:") and not uri.startswith("mlflow-artifacts://")
-            store: remote_files.Store = (
-                remote_files.ServerStore(HttpSession(self._uri), uri)
-                if is_servers_own and _speaks_rest(self._uri)
-                else remote_files.MlflowStore(client, uri)
-            )
+            store = remote_files.store_of(uri, self._uri, client)
             remote_files.download(store, folder, budget, inspect, self._cache.files.take)
 
 
@@ -386,7 +386,7 @@ def _registry_of(uri: str, shown: str, policy: PolicySettings) -> Registry:
         return SqliteRegistry(
             path,
             shown,
-            workspace=os.environ.get("MLFLOW_WORKSPACE") or "default",
+            workspace=os.environ.get(WORKSPACE) or "default",
             roles=RoleAliases(*role_aliases(policy)),
         )
     return RestRegistry(HttpSession(uri)) if _speaks_rest(uri) else RegistryClient(uri)

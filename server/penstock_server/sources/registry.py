@@ -16,6 +16,8 @@ from penstock_server import paths
 from penstock_server.errors import InvalidInputError, UnavailableError
 
 HIDDEN: Final = "***"
+WORKSPACE: Final = "MLFLOW_WORKSPACE"
+"""The variable that names the workspace of an MLflow that has them, as its own client reads it."""
 
 _SQLITE = "sqlite:///"
 _SCHEMES: Final = (
@@ -142,9 +144,10 @@ def _plugin_schemes() -> set[str]:
     return {found.name for found in entry_points(group="mlflow.model_registry_store")}
 
 
-def source_name(uri: str, models: Sequence[str]) -> str:
+def source_name(uri: str, models: Sequence[str], workspace: str = "") -> str:
     """The name of a registry as a source, in logs and in /v1/models."""
-    return f"mlflow {redacted(uri)}" + (f" ({', '.join(sorted(models))})" if models else "")
+    within = f" workspace {workspace}" if workspace else ""
+    return f"mlflow {redacted(uri)}{within}" + (f" ({', '.join(sorted(models))})" if models else "")
 
 
 def version_page(uri: str, model: str, version: str) -> str:

@@ -1,6 +1,7 @@
 """Fetches a version from an artifact store over the network: names and sizes are listed first, then each file comes.
 
-The artifacts of an MLflow server (`mlflow-artifacts:`) are fetched without mlflow; S3 and the like by mlflow.
+The artifacts of an MLflow server (`mlflow-artifacts:`) are fetched without mlflow, and so are those of a plain web server
+(`web_store`); S3 and the like by mlflow.
 """
 
 import resource
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -16,10 +17,12 @@ from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.models import manifest
 from penstock_server.models.version_folder import shown
 from penstock_server.sources.budget import Budget
-from penstock_server.sources.http_session import HttpSession
+from penstock_server.sources.http_session import HttpSession, needs_mlflow
 from penstock_server.sources.mlflow_client import RegistryClient
+from penstock_server.sources.web_store import STORE, WebStore
 
 _ENDPOINT: Final = "/api/2.0/mlflow-artifacts/artifacts"
+_WEB: Final = ("http", "https")
 FIRST: Final = "MLmodel"
 """The file that comes first: it says whether the rest is worth fetching. The manifest is next: what it names by a digest that
 is on this machine already is not fetched."""
@@ -38,11 +41,16 @@ class Store(Protocol):
 
 
 class ServerStore:
-    """The artifacts that an MLflow server hands out itself, below one of its paths."""
+    """The artifacts that an MLflow server hands out itself, below one of its paths.
 
-    def __init__(self, session: HttpSession, uri: str) -> None:
+    Args:
+        session: calls to the server.
+        root: the path, without slashes at its ends.
+    """
+
+    def __init__(self, session: HttpSession, root: str) -> None:
         self._session = session
-        self._root = urlsplit(uri).path.strip("/")
+        self._root = root
 
     def entries(self, below: str) -> list[tuple[str, bool, int]]:
         body = self._session.get(_ENDPOINT, {"path": _joined(self._root, below)}, "the list of its files")
@@ -129,6 +137,46 @@ def download(
             inspect(target)
         if path == manifest.NAME:
             digests = manifest.named(target)
+
+
+def store_of(uri: str, registry: str, client: RegistryClient) -> Store:
+    """The store that an address names.
+
+    A path of the registry's own server is asked with the registry's credentials, any other server without.
+
+    Args:
+        uri: where the version's files are; no path of this machine.
+        registry: the registry's address.
+        client: mlflow's client of it, which knows all other stores.
+    """
+    address, asked = urlsplit(uri), urlsplit(registry)
+    if address.scheme == "mlflow-artifacts" and asked.scheme in _WEB:
+        # As mlflow does: the registry's own artifacts are below its path, those of another server below none.
+        host, below = (address.netloc, "") if address.netloc else (asked.netloc, asked.path.rstrip("/"))
+        found = urlunsplit((asked.scheme, host, f"{below}{_ENDPOINT}/{quote(address.path.strip('/'))}", "", ""))
+    elif address.scheme in _WEB:
+        found = uri
+    else:
+        return MlflowStore(client, uri)
+    server, is_mlflow, path = found.partition(_ENDPOINT)
+    is_registrys = _place(found) == _place(registry)
+    if not is_mlflow:
+        return WebStore(HttpSession(uri, name=STORE), address.query)
+    if is_registrys and needs_mlflow():
+        return MlflowStore(client, uri)
+    if is_registrys:
+        with_credentials = urlunsplit((asked.scheme, asked.netloc, urlsplit(server).path, "", ""))
+        return ServerStore(HttpSession(with_credentials), unquote(path.strip("/")))
+    return ServerStore(HttpSession(server, name=STORE), unquote(path.strip("/")))
+
+
+def _place(uri: str) -> tuple[str, str | None, int | None]:
+    """What tells a server from others."""
+    parts = urlsplit(uri)
+    try:
+        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError as error:
+        raise InvalidInputError(f"its source is no address: {error}") from error
 
 
 def _walk(store: Store, below: str, budget: Budget, depth: int) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Which versions are served, and how they are fetched and kept: `[policy]`, `[fetch]` and `[cache]` of the settings file."""
 
+import re
 from dataclasses import dataclass, field
 from math import inf
 
@@ -123,3 +124,11 @@ class CacheSettings:
     @property
     def max_bytes(self) -> int:
         return int(self.max_mib * 2**20)
+
+
+def check_workspace(name: str) -> None:
+    """Checks the name of a workspace, which a header carries; "" is none. `InvalidInputError` if none has such a name."""
+    if name and not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", name):
+        raise InvalidInputError(
+            f"workspace is {name[:100]!r}, expected the name of one: lower-case letters, digits and hyphens"
+        )

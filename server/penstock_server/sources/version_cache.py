@@ -183,9 +183,11 @@ def _partial(place: Path) -> Iterator[Path]:
 
 
 def _check_published(files: Path, digests: Mapping[str, str]) -> None:
-    """Checks what came against the manifest, so that a damaged download is not kept but fetched again."""
+    """Checks what came against the manifest, so that what is damaged or not there yet is not kept but fetched again."""
     for name, expected in manifest.named(files).items():
-        if name in digests and digests[name] != expected:
+        if name not in digests:
+            raise InvalidInputError(f"file {version_folder.shown(name)} is missing, which {manifest.NAME} names")
+        if digests[name] != expected:
             raise InvalidInputError(
                 f"file {version_folder.shown(name)} came as another than was published: its digest is {digests[name]}; the "
                 f"manifest expects {expected}"

@@ -22,10 +22,12 @@ class FakeRegistry(ThreadingHTTPServer):
     Attributes:
         models, versions: what the registry's own calls answer with, as MLflow writes it.
         files: the artifacts by path.
-        calls: the path of every request so far.
+        pages: what a plain web server has, by path.
+        calls: the path of every request so far; `headers` are those of the last one, in lower case.
         hangs: while it is set, no request is answered; `hung` counts them.
         cut_bytes: so many bytes are missing at the end of each answer; `cut_next` cuts the answers after this one.
-        redirect_to: where every caller is sent instead.
+        cut_paths: the paths whose answers miss three bytes.
+        redirect_to: where every caller is sent instead; `redirects` says so of single paths.
     """
 
     daemon_threads = True
@@ -36,13 +38,17 @@ class FakeRegistry(ThreadingHTTPServer):
         self.models: list[dict[str, Any]] = []
         self.versions: dict[tuple[str, str], dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
+        self.pages: dict[str, bytes] = {}
         self.calls: list[str] = []
+        self.headers: dict[str, str] = {}
         self.hung = threading.Semaphore(0)
         self.is_over = threading.Event()
         self.hangs = False
         self.cut_bytes = 0
         self.cut_next = False
+        self.cut_paths: set[str] = set()
         self.redirect_to = ""
+        self.redirects: dict[str, str] = {}
         self.answers: dict[str, Answer] = {
             f"{API}/registered-models/search": lambda _: {"registered_models": self.models},
             f"{API}/registered-models/get": self._model,
@@ -84,13 +90,13 @@ class FakeRegistry(ThreadingHTTPServer):
 
     def _listing(self, query: Query) -> Any:
         start = f"{query['path']}/"
-        below = sorted({name.removeprefix(start).partition("/") for name in self.files if name.startswith(start)})
+        below = {name.removeprefix(start).partition("/")[:2] for name in self.files if name.startswith(start)}
         return {
             "files": [
                 {"path": name, "is_dir": True}
-                if rest
+                if slash
                 else {"path": name, "is_dir": False, "file_size": len(self.files[start + name])}
-                for name, slash, rest in below
+                for name, slash in sorted(below)
             ]
         }
 
@@ -106,13 +112,14 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         self.server.calls.append(address.path)
+        self.server.headers = {name.lower(): value for name, value in self.headers.items()}
         if self.server.hangs:
             self.server.hung.release()
             self.server.is_over.wait(TIMEOUT_S)
             return
-        if self.server.redirect_to:
+        if redirect_to := self.server.redirects.get(address.path, self.server.redirect_to):
             self.send_response(302)
-            self.send_header("Location", self.server.redirect_to)
+            self.send_header("Location", redirect_to)
             self.end_headers()
             return
         if self.server.cut_next:
@@ -129,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, path: str, query: Query) -> Any:
         if path in self.server.answers:
             return self.server.answers[path](query)
+        if not path.startswith("/api/"):
+            return self.server.pages.get(unquote(path), (404, b"<html>there is no such page</html>"))
         return self.server.files[unquote(path.removeprefix(f"{ARTIFACTS}/"))]
 
     def _send(self, status: int, body: bytes | Iterator[bytes]) -> None:
@@ -137,7 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(body, bytes):
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body[: len(body) - self.server.cut_bytes])
+                cut_bytes = 3 if urlsplit(self.path).path in self.server.cut_paths else self.server.cut_bytes
+                self.wfile.write(body[: len(body) - cut_bytes])
                 return
             self.end_headers()
             for part in body:

@@ -34,7 +34,7 @@ def fetch(
 ) -> list[str]:
     """Fetches, and says what was there when it was looked into."""
     seen: list[str] = []
-    store = ServerStore(HttpSession(fake.uri, timeout_s=5.0), "mlflow-artifacts:/1/r/artifacts/model")
+    store = ServerStore(HttpSession(fake.uri, timeout_s=5.0), "1/r/artifacts/model")
     remote_files.download(
         store, folder, Budget(settings), lambda at: seen.extend(path.name for path in at.iterdir()), take
     )

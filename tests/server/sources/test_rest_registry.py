@@ -177,6 +177,20 @@ def test_an_answer_that_is_cut_short_is_none(fake: FakeRegistry) -> None:
         opened(fake).models()
 
 
+def test_a_workspace_is_asked_by_its_header(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(fake).models()
+    assert "x-mlflow-workspace" not in fake.headers
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "team-a")
+    opened(fake).models()
+    assert fake.headers["x-mlflow-workspace"] == "team-a"
+    # That says nothing about a model: it would end what is served.
+    fake.answers[f"{API}/registered-models/get"] = lambda _: (
+        404, b'{"error_code":"RESOURCE_DOES_NOT_EXIST","message":"Workspace \'team-a\' not found"}',
+    )  # fmt: skip
+    with pytest.raises(UnavailableError, match="Workspace 'team-a' not found"):
+        opened(fake).model("m")
+
+
 def test_a_redirect_to_another_server_is_not_followed(fake: FakeRegistry) -> None:
     with fake_registry() as other:
         fake.redirect_to = f"http://127.0.0.1:{other.server_port}/x"
@@ -204,10 +218,10 @@ def test_credentials_are_those_that_mlflow_would_use(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert http_session._authorization(netloc).get("Authorization") == header
+    assert http_session._of_registry(netloc).get("Authorization") == header
     if not environment and netloc == "host":
         (tmp_path / ".mlflow").mkdir()
         (tmp_path / ".mlflow" / "credentials").write_text(
             "[mlflow]\nmlflow_tracking_username = u\nmlflow_tracking_password = p%1\n"
         )
-        assert http_session._authorization(netloc)["Authorization"] == "Basic dTpwJTE="
+        assert http_session._of_registry(netloc)["Authorization"] == "Basic dTpwJTE="
