@@ -127,6 +127,12 @@ class Loop(asyncio.BaseEventLoop):
         """Calls an action of a process, unless it is dead then."""
         return self.call_later(delay_s, action, *args, context=context)
 
+    def skip(self, seconds: float) -> None:
+        """Lets time pass in which nothing happens: every timer comes later by as much."""
+        self.now_s += seconds
+        for handle in self._scheduled:
+            handle._when += seconds
+
     def _run_once(self) -> None:
         scheduled, ready = self._scheduled, self._ready
         if not ready:

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from penstock_server.control import fetcher, reconcile, supervisor
 from penstock_server.control.airlock import Airlock
 from penstock_server.control.fetcher import ArtifactFetcher
-from penstock_server.control.quarantine import Quarantine
+from penstock_server.control.quarantine import FORGIVEN_S, Quarantine
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.watchdog import Vigil
 from penstock_server.control.worker_pool import WorkerPool
@@ -49,6 +49,12 @@ def _forgets_the_identity(quarantine: Any, key: Any, identity: str) -> Any:
     return None if ends is None or len(ends.times_s) < 2 else "is kept out"
 
 
+def _forgives(quarantine: Any, key: Any, identity: str) -> Any:
+    ends = quarantine._ends.get(key)
+    is_old = ends is not None and quarantine._clock() - ends.times_s[-1] > FORGIVEN_S
+    return None if is_old else _reason(quarantine, key, identity)
+
+
 async def _forgets_when_away(member: Any) -> None:
     await _poll(member)
     if member.state.state == "away":
@@ -78,6 +84,7 @@ async def _leaves_processes(client: Any) -> None:
 
 
 _effective_plan, _snapshot, _poll = reconcile.effective_plan, WorkerProcess.snapshot, Member.poll
+_reason = Quarantine.reason
 
 
 @dataclass(frozen=True)
@@ -94,20 +101,21 @@ PLANTED: Final = {
     "a version is unloaded before the plan without it is in force": Plant(
         supervisor, "next_steps", _unloads_at_once, "0"
     ),
-    "the former champion gives way before the next is ready": Plant(reconcile, "effective_plan", _gives_way, "0"),
+    "the former champion gives way before the next is ready": Plant(reconcile, "effective_plan", _gives_way, "1"),
     "a version is served before it is loaded": Plant(reconcile, "effective_plan", _trusts, "0"),
     "a version registered anew keeps its old files": Plant(
-        ArtifactFetcher, "_is_there", lambda own, key, identity: key in own._artifacts, "11"
+        ArtifactFetcher, "_is_there", lambda own, key, identity: key in own._artifacts, "2"
     ),
-    "a worker is told to load while it loads": Plant(WorkerProcess, "snapshot", _loads_more, "0"),
+    "a worker is told to load while it loads": Plant(WorkerProcess, "snapshot", _loads_more, "1"),
     "all workers try a new version at once": Plant(
         supervisor, "one_first", lambda loadable, loading, held: dict(loadable), "0"
     ),
-    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "11"),
+    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "3"),
+    "what is kept out comes back after an hour": Plant(Quarantine, "reason", _forgives, "3"),
     "what is desired is forgotten while a poll fails": Plant(Member, "poll", _forgets_when_away, "0"),
     "counters are dropped while they are counted in": Plant(CounterStore, "keep", _drops_early, "0"),
-    "a worker that hangs is not noticed": Plant(Vigil, "cause", lambda vigil, limits: None, "12"),
-    "trials go on when the server ends": Plant(Airlock, "close", _leaves_trials, "2"),
+    "a worker that hangs is not noticed": Plant(Vigil, "cause", lambda vigil, limits: None, "3"),
+    "trials go on when the server ends": Plant(Airlock, "close", _leaves_trials, "5"),
     "a fetch that failed is not tried again": Plant(fetcher, "RETRY_AWAY_S", 1e9, "0"),
     "a worker that ended is not replaced": Plant(WorkerPool, "_keep_alive", _starts_once, "0"),
     "the server does not wait for its sources' processes": Plant(SourceClient, "close", _leaves_processes, "0"),

@@ -126,6 +126,11 @@ class FakeSourceProcess(SourceProcess):
     def __eq__(self, other: object) -> bool:
         return self is other
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has requests to answer."""
+        return bool(self._requests)
+
     async def kill(self) -> int:
         self._writer.close()
         self._world.end(self.process, -9)

@@ -240,6 +240,11 @@ class Server:
             self.asking = [task for task in self.asking if not task.done()]
             self.asking.append(self.world.loop.start(self.process, self.watcher.refresh()))
 
+    def wake(self) -> None:
+        """A webhook of the registry comes."""
+        if self.is_running and self.watcher is not None:
+            self.process.context.run(self.watcher.wake)
+
     def kill(self) -> None:
         self.world.end(self.process, -9)
 

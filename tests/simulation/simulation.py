@@ -5,27 +5,19 @@ registries say and that can be served.
 """
 
 import asyncio
-import gc
-import random
-import sys
-import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
-import structlog
-
-from penstock_server import leases
 from penstock_server.control.reconcile import plan_keys
-from penstock_server.errors import PenstockError
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import combine
 from penstock_server.sources.source import Desired
+from tests.simulation.environment import hushed, run, surroundings
 from tests.simulation.processes import Troubles
+from tests.simulation.quiet import QUIET_S, standing, under_way
 from tests.simulation.registry import (
     DANGEROUS,
     SERVABLE,
@@ -38,21 +30,28 @@ from tests.simulation.registry import (
 )
 from tests.simulation.server import Pace, Server, Starts
 from tests.simulation.worker import FakeWorker
-from tests.simulation.world import HeldLease, World, damage
+from tests.simulation.world import World, damage
 
 CALM_S: Final = 900.0
 """All is served within this time once nothing is wrong any more: several trials and loads may have to hang first, one after
 the other, before they are known to."""
 PACES: Final = (Pace(1.0, 1.0, 0.25), Pace(5.0, 5.0, 1.0), Pace(10.0, 5.0, 1.0), Pace(30.0, 5.0, 1.0))
+WALL_STEPS_S: Final = (-86_400.0, -4000.0, -5.0, 0.0, 5.0, 4000.0, 60 * 86_400.0)
 MODELS: Final = ("churn", "fares", "fraud", "taxi")
 
 
 @dataclass
 class Result:
-    """What came of a seed."""
+    """What came of a seed.
+
+    Attributes:
+        hours: the simulated time.
+        lived_hours: the part of it that was lived through event by event: the machine did not sleep, and no quiet was skipped.
+    """
 
     seed: str
     hours: float
+    lived_hours: float
     events: int
     steps: int
     requests: int
@@ -88,6 +87,9 @@ class Simulation:
         self.answers: Counter[str] = Counter()
         self._open: dict[int, str] = {}
         self._is_over = False
+        self._is_quiet = False
+        self._lasting = 0
+        self._has_webhooks = world.chance(0.5)
         self.server = self._new_server()
 
     def _new_server(self) -> Server:
@@ -113,12 +115,13 @@ class Simulation:
             self._publish(name, aliases=["champion"] if world.chance(0.9) else [])
         self.server.start()
         callers = asyncio.create_task(self._call())
-        while world.loop.now_s < self._until_s and not world.violations:
+        while world.loop.now_s - world.skipped_s < self._until_s and not world.violations:
             world.say("--- faults")
             await self._chaos(world.random.choice([20.0, 60.0, 60.0, 300.0, 900.0]))
             world.say("--- calm")
             await self._heal()
             await self._calm()
+            await self._quiet(world.random.choice(QUIET_S))
         callers.cancel()
         self._is_over = True
         if not world.violations:
@@ -132,6 +135,8 @@ class Simulation:
         world = self.world
         while True:
             await asyncio.sleep(world.random.expovariate(1 / 1.5))
+            if self._is_quiet:
+                continue
             workers = [
                 one for one in self.server.living if one.is_listening and not one.is_draining and not one.is_hung
             ]
@@ -169,6 +174,8 @@ class Simulation:
             world.faults[name] += 1
             world.say(f"fault: {name}")
             FAULTS[name][1](self)
+            if self._has_webhooks and name in CHANGES and world.chance(0.9):
+                world.loop.later(world.network, world.delay_s(0.01, 2.0), self._wake)
 
     def _for_a_while(self, name: str, begin: Callable[[], object], end: Callable[[], object]) -> None:
         """A fault that ends by itself."""
@@ -179,7 +186,17 @@ class Simulation:
             end()
             world.say(f"over: {name}")
 
-        world.loop.later(world.network, world.delay_s(0.5, 90.0), over)
+        self._afterwards(world.delay_s(0.5, 90.0), over)
+
+    def _afterwards(self, delay_s: float, action: Callable[[], object]) -> None:
+        """What is still to come of a fault."""
+
+        def come() -> None:
+            self._lasting -= 1
+            action()
+
+        self._lasting += 1
+        self.world.loop.later(self.world.network, delay_s, come)
 
     async def _heal(self) -> None:
         for registry in self.registries.values():
@@ -204,6 +221,39 @@ class Simulation:
             self.server = self._new_server()
             self.world.say("a new server starts")
             self.server.start()
+
+    # --- quiet
+
+    async def _quiet(self, seconds: float) -> None:
+        """Has nothing happen for so long: lives through the beginning and the end, and skips what is between."""
+        world = self.world
+        if not seconds or world.violations:
+            return
+        self._is_quiet = True
+        watched_s = 2 * self._pace.poll_s + 10.0
+        for _ in range(5):
+            before = await self._still()
+            await asyncio.sleep(watched_s)
+            if before == await self._still():
+                world.say(f"nothing happens for {seconds:g} s")
+                world.loop.skip(seconds)
+                world.skipped_s += seconds
+                await asyncio.sleep(watched_s)
+                if before != (after := await self._still()):
+                    world.violate(f"nothing happened, and {before} became {after}")
+                await self._calm()
+                break
+        self._is_quiet = False
+
+    async def _still(self) -> object:
+        """How the server stands, once nothing is under way."""
+        world, until_s = self.world, self.world.loop.now_s + 300.0
+        while (doing := under_way(self.server)) or self._lasting or self._open:
+            if world.loop.now_s > until_s:
+                world.violate(f"although nothing happens, it is never still: {doing}, {self._open}")
+                break
+            await asyncio.sleep(world.delay_s(0.1, 0.5))
+        return standing(self.server)
 
     # --- what must be true
 
@@ -464,7 +514,7 @@ class Simulation:
                 registry.database = own
                 self.world.say(f"{registry.name}: its own database is back")
 
-            self.world.loop.later(self.world.network, self.world.delay_s(0.5, 60.0), back)
+            self._afterwards(self.world.delay_s(0.5, 60.0), back)
 
     def sources_slow(self) -> None:
         slow_s = self.world.random.choice([5.0, 20.0, 60.0])
@@ -545,7 +595,7 @@ class Simulation:
 
     def kill_server(self) -> None:
         self.server.kill()
-        self.world.loop.later(self.world.network, self.world.delay_s(0.01, 30.0), self._restart)
+        self._afterwards(self.world.delay_s(0.01, 30.0), self._restart)
 
     def restart_server(self) -> None:
         server = self.server
@@ -562,6 +612,20 @@ class Simulation:
         seconds = self.world.random.choice([1.0, 5.0, 30.0, 600.0])
         self.world.say(f"the machine sleeps for {seconds:g} s")
         self.world.loop.now_s += seconds
+        self.world.slept_s += seconds
+
+    def jump_wall_clock(self) -> None:
+        """Sets the time of day, as when a clock is set right; files have the times of a clock that is right."""
+        self.world.wall_ahead_s = self.world.random.choice(WALL_STEPS_S)
+        self.world.say(f"the wall clock is ahead by {self.world.wall_ahead_s:g} s")
+
+    def _wake(self) -> None:
+        self.server.wake()
+
+    def flood_of_webhooks(self) -> None:
+        """A job writes hundreds of tags."""
+        for _ in range(200):
+            self.world.loop.later(self.world.network, self.world.delay_s(0.001, 3.0), self._wake)
 
     def refresh(self) -> None:
         self.server.refresh()
@@ -597,107 +661,48 @@ FAULTS: Final[dict[str, tuple[int, Callable[[Simulation], object]]]] = {
     "the server is restarted": (2, Simulation.restart_server),
     "the machine sleeps": (3, Simulation.pause_machine),
     "somebody asks for a poll": (4, Simulation.refresh),
+    "the wall clock jumps": (4, Simulation.jump_wall_clock),
+    "a flood of webhooks comes": (2, Simulation.flood_of_webhooks),
 }
 """What befalls the server and its surroundings: how often, relative to the others, and what it is."""
+CHANGES: Final = frozenset(
+    {
+        "a version is published",
+        "an alias is moved",
+        "aliases are swapped",
+        "an alias is dropped",
+        "a version is deleted",
+        "a version is registered anew",
+        "champions that end workers are registered anew",
+        "a model is deleted",
+    }
+)
+"""What a registry tells by webhooks, where it has some; one of ten is lost."""
 
 
 def play(seed: str, hours: float, *, keep_lines: int | None = 400, echo: Callable[[str], None] | None = None) -> Result:
-    """Plays a seed until so many hours have passed in the simulation, or something is wrong."""
-    former = structlog.get_config()
-    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
-    with _quiet():
-        result = _play(seed, hours, keep_lines, echo)
-        # Processes that were killed in the simulation end in Python here, in an order that means nothing.
-        gc.collect()
-    structlog.configure(**former)
-    return result
-
-
-def _drop(*_: object) -> Any:
-    raise structlog.DropEvent
+    """Plays a seed until so many hours have passed in the simulation besides those that are skipped, or something is wrong."""
+    with hushed():
+        return _play(seed, hours, keep_lines, echo)
 
 
 def _play(seed: str, hours: float, keep_lines: int | None, echo: Callable[[str], None] | None) -> Result:
-    random.seed(seed)  # requests without a key are dealt by the module's own numbers
-    world = World(seed, keep_lines=keep_lines, echo=echo)
-    loop = world.loop
-    started_s = loop.now_s
-    simulation = None
-    asyncio.set_event_loop(loop)
-    with _log_to(world), _held_leases():
-        try:
-            simulation = Simulation(world, hours)
-            loop.run_until_complete(simulation.play())
-        except Exception as error:  # noqa: BLE001 - it is what was looked for
-            world.violate(f"the simulation failed: {error!r}")
-            world.say(traceback.format_exc())
-        finally:
-            digest, events, violations = world.digest, world.events, [*world.violations]
-            loop.close()
-            asyncio.set_event_loop(None)
-            world.close()
-    answers: Counter[str] = Counter() if simulation is None else simulation.answers
-    world.seen.update({f"requests {what}": many for what, many in answers.items()})
-    return Result(
-        seed,
-        (loop.now_s - started_s) / 3600,
-        events,
-        loop.steps,
-        answers.total(),
-        digest,
-        violations,
-        world.faults,
-        world.seen,
-        [*world.kept],
-    )
-
-
-@contextmanager
-def _log_to(world: World) -> Iterator[None]:
-    """Makes the log of the code under test a part of the trace. What it did not expect is a violation."""
-
-    def write(_logger: object, level: str, event: MutableMapping[str, Any]) -> Any:
-        sentence = event.pop("event")
-        error = event.pop("exc_info", None)
-        world.seen[sentence] += 1
-        world.say(f"{level}: {sentence} {_fields(event)}")
-        if error:
-            kind, value = sys.exc_info()[:2]
-            if not (isinstance(value, OSError | PenstockError) or sentence in _EXPECTED):
-                world.violate(f"{sentence}: {kind.__name__ if kind else error}: {value}")
-        raise structlog.DropEvent
-
-    structlog.configure(processors=[write], cache_logger_on_first_use=False)
-    try:
-        yield
-    finally:
-        structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
-
-
-_EXPECTED: Final = {"a worker's event cannot be handled; replacing the worker"}
-
-
-def _fields(event: MutableMapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in event.items() if name != "took_s")
-
-
-@contextmanager
-def _held_leases() -> Iterator[None]:
-    """Has leases known by the process that holds them."""
-    former, leases.Lease = leases.Lease, HeldLease  # type: ignore[misc]
-    try:
-        yield
-    finally:
-        leases.Lease = former  # type: ignore[misc]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Has Python say nothing of coroutines that never end."""
-    former, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            yield
-    finally:
-        sys.unraisablehook = former
+    with surroundings(seed, keep_lines=keep_lines, echo=echo) as world:
+        started_s = world.loop.now_s
+        simulation = Simulation(world, hours)
+        run(world, simulation.play)
+        world.seen.update({f"requests {what}": many for what, many in simulation.answers.items()})
+        passed_s = world.loop.now_s - started_s
+        return Result(
+            seed,
+            passed_s / 3600,
+            (passed_s - world.slept_s - world.skipped_s) / 3600,
+            world.events,
+            world.loop.steps,
+            simulation.answers.total(),
+            world.digest,
+            [*world.violations],
+            world.faults,
+            world.seen,
+            [*world.kept],
+        )

@@ -19,6 +19,12 @@ def test_nothing_goes_wrong(seed: int) -> None:
 
 
 @pytest.mark.long
+def test_quiet_is_skipped_and_what_was_lived_through_is_told_apart() -> None:
+    result = play("1", 0.1)
+    assert (result.hours > 1, 0.1 <= result.lived_hours < 1) == (True, True)
+
+
+@pytest.mark.long
 def test_a_seed_plays_alike_in_every_process() -> None:
     def told(hash_seed: str) -> str:
         done = subprocess.run(

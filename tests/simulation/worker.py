@@ -94,6 +94,11 @@ class FakeWorker:
             self._beat_s = self._world.loop.now_s
         return int(self._beat_s * 1e9)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has begun, and neither loads nor answers nor has commands left."""
+        return self._has_begun and self._loading is None and not (self._in_flight or self._inbox or self._is_busy)
+
     def die(self, code: int) -> None:
         self._world.end(self.process, code)
 

@@ -28,9 +28,13 @@ class World:
         violations: what must not be and was.
         faults: how often each fault was played.
         kept: the last lines of the trace, or all.
+        wall_ahead_s: by how much the wall clock is ahead of the true time.
+        slept_s: how long the machine slept.
+        skipped_s: how much time was skipped, since nothing happened.
     """
 
     def __init__(self, seed: str, *, keep_lines: int | None = 200, echo: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
         self.random = Random(f"{seed} what")
         self.delays = Random(f"{seed} when")
         self.loop = Loop(Random(f"{seed} order"), failures=self.violate, thread_s=lambda: self.delay_s(0.001, 0.02))
@@ -39,6 +43,9 @@ class World:
         self.faults: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
         self.events = 0
+        self.wall_ahead_s = 0.0
+        self.slept_s = 0.0
+        self.skipped_s = 0.0
         self.kept: deque[str] = deque(maxlen=keep_lines)
         self.processes: dict[int, Process] = {}
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-simulation-", dir=_MEMORY if _MEMORY.is_dir() else None))
@@ -166,7 +173,7 @@ class HeldLease(leases.Lease):
 
 def damage(folder: Path, random: Random) -> str | None:
     """Cuts a file of some copy in the cache short; its name."""
-    files = sorted(folder.glob("models/*/*/*/*/model.onnx"))
+    files = sorted(folder.glob("models/*/*/*/[!.]*/model.onnx"))
     if not files:
         return None
     chosen = random.choice(files)

@@ -135,7 +135,7 @@ class TrafficPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
                 f"the canaries' weights add up to {weight_in_percent(total):g} percent, expected 100 at most"
             )
 
-    @property
+    @cached_property
     def versions(self) -> tuple[str, ...]:
         """The versions that must be loaded, each once; the champion is first, since requests wait for it."""
         canaries = (arm.version for arm in self.canaries)
