@@ -35,6 +35,7 @@ GROUND: Final = {
     "memory",
     "parse",
     "per_model",
+    "priority",
     "redirections",
 }
 """What every room of the server may import."""

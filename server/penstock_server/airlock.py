@@ -25,8 +25,6 @@ from penstock_server.models.servable import OnnxServable
 from penstock_server.response_cache.verdict import caching_verdict
 
 DESCRIPTORS: Final = 256
-NICENESS: Final = 10
-"""Workers that answer calls get the processor first."""
 _MEBIBYTE: Final = 1 << 20
 
 
@@ -47,8 +45,6 @@ def limit(limits: TrialLimits, threads: int, *, has_device: bool = False) -> Non
         _, hard = resource.getrlimit(kind)
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (allowed, allowed))
-    with suppress(OSError):
-        os.nice(NICENESS)
     with suppress(OSError):
         # When the whole machine is short of memory, this process goes before one that serves.
         Path("/proc/self/oom_score_adj").write_text("1000")

@@ -11,6 +11,8 @@ from typing import Final
 
 import structlog
 
+from penstock_server.priority import to_background
+
 log = structlog.get_logger(__name__)
 
 RESTART_AFTER_S: Final = 5.0
@@ -75,7 +77,7 @@ class HelperProcess:
                 continue
 
     async def _start_process(self) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             self._module,
@@ -85,3 +87,5 @@ class HelperProcess:
             # Ctrl-C in a terminal reaches the whole group; the supervisor alone decides how its helpers end.
             start_new_session=True,
         )
+        to_background(process.pid)
+        return process

@@ -16,6 +16,7 @@ from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import UnavailableError
 from penstock_server.kernels import compiled, kept
 from penstock_server.kernels.kernel_set import KernelSet
+from penstock_server.priority import to_background
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +137,8 @@ class KernelCompiler:
             # Ctrl-C in a terminal reaches the whole group; `close` ends it, and the kernel when this process is killed.
             start_new_session=True,
         )
+        if self._is_behind:
+            to_background(process.pid)
         try:
             async with asyncio.timeout(compiled.BUILD_TIMEOUT_S):
                 _, said = await asyncio.gather(self._count(process), _last_lines(process))

@@ -19,6 +19,7 @@ import structlog
 from penstock_server import errors, frames, leases
 from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import PenstockError, UnavailableError
+from penstock_server.priority import to_background
 from penstock_server.rollout.registered import Change, Expected
 from penstock_server.sources import messages
 from penstock_server.sources.source import Desired, VersionFiles
@@ -175,6 +176,7 @@ class SourceClient:
     async def _process(self) -> AsyncIterator[SourceProcess]:
         """A process for one fetch. It sweeps the cache afterwards if all went well, and is killed if not."""
         process = await self._started()
+        to_background(process.pid)
         try:
             yield process
         except BaseException:

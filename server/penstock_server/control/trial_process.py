@@ -17,6 +17,7 @@ import structlog
 from penstock_server.control.process_end import ending
 from penstock_server.control.verdict import MAX_VERDICT_BYTES, Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.control.worker_process import ENVIRONMENT
+from penstock_server.priority import to_background
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ async def run_trial(trial: Trial, limits: TrialLimits) -> Verdict:
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
+    to_background(process.pid)
     log.info("trying a version", model=trial.model, version=trial.version, pid=process.pid)
     watching = asyncio.create_task(_outgrows(process.pid, limits))
     answering = asyncio.create_task(_answer(process))

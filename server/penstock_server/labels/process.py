@@ -6,10 +6,8 @@ but not the server.
 """
 
 import fcntl
-import os
 import sys
 import time
-from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -29,7 +27,6 @@ log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 0.25
 REPORT_NS: Final = 1_000_000_000
-NICENESS: Final = 10
 OTHERS_S: Final = 60.0
 """A server that follows another one waits no longer for its end."""
 LOCK: Final = "joiner.lock"
@@ -48,8 +45,6 @@ def main() -> None:
     lifeline.end_with_parent(int(sys.argv[2]))
     settings = _settings.decode(sys.argv[1])
     configure_logging()
-    with suppress(OSError):
-        os.nice(NICENESS)
     assert settings.folder is not None
     settings.folder.mkdir(parents=True, exist_ok=True)
     lock, began_s = None, monotonic()

@@ -11,7 +11,6 @@ of another goes on when it ends.
 import fcntl
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -37,8 +36,6 @@ from penstock_server.request_log.segment import read_segment
 log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 1.0
-NICENESS: Final = 10
-"""A tenth of a worker's share when all cores are busy; at the lowest priority a segment could wait for minutes."""
 
 
 class RequestLogFolder:
@@ -100,8 +97,6 @@ def main() -> None:
     lifeline.end_with_parent(int(sys.argv[2]))
     folder, max_bytes = _arguments.decode(sys.argv[1])
     configure_logging()
-    with suppress(OSError):
-        os.nice(NICENESS)
     log_folder = RequestLogFolder(Path(folder), max_bytes)
     lock = None
     has_ended = False

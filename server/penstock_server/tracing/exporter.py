@@ -12,7 +12,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +39,6 @@ WAITING_SPANS: Final = 65536
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 WARN_S: Final = 60.0
-NICENESS: Final = 10
 
 
 class Exporter:
@@ -170,8 +168,6 @@ def main() -> None:
     lifeline.end_with_parent(int(sys.argv[2]))
     service = _services.decode(sys.argv[1])
     configure_logging()
-    with suppress(OSError):
-        os.nice(NICENESS)
     encoder = SpanEncoder(
         resource_of(service.name, os.environ, str(uuid.uuid4())),
         _version(),
