@@ -1,5 +1,7 @@
 """`python -m tests.simulation`: plays seeds for so many simulated hours on all cores, and says what came of it.
 
+--replicas has many servers live on one registry, and says how soon they follow it and what they ask of it.
+
 --seed plays one seed alone and prints its trace; equal seeds give equal traces. The exit status is 1 if anything was wrong.
 """
 
@@ -13,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+from tests.simulation.replicas import converge, told
 from tests.simulation.simulation import FAULTS, Result, play
 
 MOST_FAILING = 20
@@ -21,6 +24,10 @@ MOST_FAILING = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plays, and returns the exit status."""
     options = _parser().parse_args(arguments)
+    if options.replicas:
+        found = converge(options.seed or "1", options.replicas)
+        print(told(found))
+        return bool(found.violations)
     if options.seed is not None:
         result = play(options.seed, options.each, echo=print)
         lived = f"{result.hours:.2f} hours, {result.lived_hours:.2f} of them event by event"
@@ -113,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--nice", type=int, default=10, help="their niceness (default: %(default)s)")
+    parser.add_argument(
+        "--replicas", type=int, help="have so many servers live on one registry, and tell how they follow it"
+    )
     parser.add_argument("--seed", help="play this seed alone, and print its trace")
     return parser
 

@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 
 JITTER: Final = 0.2
 """A pause is shorter by up to this share, so that servers that started together do not go on asking together."""
+AWAY_JITTER: Final = 0.5
+"""The same while a source does not answer: all servers notice that together, and pauses that only double keep them together."""
 LONGEST_BACKOFF_S: Final = 15.0
 """So often a source is asked at least that has not answered for long, unless the interval itself is longer."""
 WAKE_PAUSE_S: Final = 0.2
@@ -33,7 +35,8 @@ def pause_s(interval_s: float, failures: int, chance: float) -> float:
         chance: 0 to 1, by chance.
     """
     grown_s = interval_s * 2.0 ** min(failures, 30)
-    return min(grown_s, max(interval_s, LONGEST_BACKOFF_S)) * (1.0 - JITTER * chance)
+    jitter = AWAY_JITTER if failures else JITTER
+    return min(grown_s, max(interval_s, LONGEST_BACKOFF_S)) * (1.0 - jitter * chance)
 
 
 async def pause(seconds: float, asked: asyncio.Event) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock_server.control.watcher import JITTER, LONGEST_BACKOFF_S, WAKE_PAUSE_S, Watcher, pause_s
+from penstock_server.control.watcher import AWAY_JITTER, JITTER, LONGEST_BACKOFF_S, WAKE_PAUSE_S, Watcher, pause_s
 from penstock_server.errors import UnavailableError
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState, SourceState
@@ -125,7 +125,7 @@ async def test_polls_are_an_interval_apart(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ExceptionGroup):
         await watcher.run()
     half = 1 - JITTER / 2
-    assert pauses == [2.5 * half, 5.0 * half, 2.5 * half]
+    assert pauses == [2.5 * half, 5.0 * (1 - AWAY_JITTER / 2), 2.5 * half]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,8 @@ async def test_polls_are_an_interval_apart(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_a_source_that_does_not_answer_is_asked_less_often(interval_s: float, failures: int, expected: float) -> None:
     assert pause_s(interval_s, failures, 0.0) == expected
-    assert pause_s(interval_s, failures, 1.0) == pytest.approx(expected * (1 - JITTER))
+    jitter = AWAY_JITTER if failures else JITTER
+    assert pause_s(interval_s, failures, 1.0) == pytest.approx(expected * (1 - jitter))
 
 
 async def test_a_wake_up_polls_at_once_and_many_poll_once() -> None:
