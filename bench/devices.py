@@ -7,7 +7,6 @@ are from the CPU's, and what becomes of it under limits of memory. PROVIDER need
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import models
+from bench.networks import MEASURED, Measured
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits, resolve
 from penstock_server.errors import PenstockError
@@ -24,7 +23,7 @@ from penstock_server.models.execution import CPU, ExecutionSettings
 from penstock_server.models.loader import load
 from penstock_server.models.servable import Servable
 
-ROWS: Final = (1, 8, 64, 256, 4096)
+ANSWERED_ROWS: Final = 64
 TIMED_S: Final = 0.5
 LIMITS_MIB: Final = (8, 16, 32, 64)
 INLINE_S: Final = 0.001
@@ -38,7 +37,7 @@ class Found:
     Attributes:
         engine: what runs it.
         batch_rows: the largest batch that a server would make.
-        times_s: of `ROWS`, or None where the batch is too large for the device.
+        times_s: of the graph's sizes, or None where the batch is too large for the device.
         cost: as fitted.
         answers: to the same rows for each provider.
     """
@@ -50,56 +49,44 @@ class Found:
     answers: NDArray[Any]
 
 
-def graphs() -> dict[str, Callable[[], bytes]]:
-    """The models, by what they are."""
-    return {
-        "perceptron 30-1024-1024-1024-1": lambda: models.mlp(layers=(30, 1024, 1024, 1024, 1)),
-        "boosting, 100 trees of depth 3": models.tabular,
-    }
-
-
 def loaded(folder: Path, settings: ExecutionSettings) -> tuple[Servable, Cost]:
     """A version as a server loads it that has these settings."""
     rows = BatchLimits().warmed_rows(has_device=settings.has_device)
     return load(("m", "1"), folder, threads=1, max_rows=rows, execution=settings)
 
 
-def measured(folder: Path, settings: ExecutionSettings, seconds: float) -> Found:
-    """What a version is on these providers."""
+def measured(graph: Measured, folder: Path, settings: ExecutionSettings, seconds: float) -> Found:
+    """What a version of this graph is on these providers."""
     servable, cost = loaded(folder, settings)
     limits, _ = resolve(BatchLimits(), cost, INLINE_S, is_on_device=servable.is_on_device, most_rows=servable.most_rows)
-    times = tuple(_time_s(servable, rows, seconds / len(ROWS)) for rows in ROWS)
-    answers = servable.predict(*_request(servable, ROWS[2]), None, None).arrays[-1]
+    times = tuple(_time_s(servable, graph.rows(rows), seconds / len(graph.sizes)) for rows in graph.sizes)
+    answers = servable.predict([graph.rows(ANSWERED_ROWS).tobytes()], ANSWERED_ROWS, None, None).arrays[-1]
+    servable.close()
     return Found(servable.engine, limits.most_rows, times, cost, answers)
 
 
-def _request(servable: Servable, rows: int) -> tuple[list[bytes], int]:
-    width = servable.model.signature.inputs[0].shape[1]
-    matrix = np.random.default_rng(1).normal(size=(rows, width)).astype(np.float32)
-    return [matrix.tobytes()], rows
-
-
-def _time_s(servable: Servable, rows: int, seconds: float) -> float | None:
+def _time_s(servable: Servable, rows: NDArray[Any], seconds: float) -> float | None:
     """The median of what a batch takes, from its bytes to arrays; waiting for the device counts, so it is no CPU time."""
-    blocks, _ = _request(servable, rows)
+    block = rows.tobytes()
     times: list[float] = []
     started = time.perf_counter()
-    while time.perf_counter() - started < seconds or len(times) < 3:
+    while not times or time.perf_counter() - started < seconds:
         begun = time.perf_counter()
         try:
-            servable.predict(blocks, rows, None, None)
+            servable.predict([block], len(rows), None, None)
         except PenstockError:
             return None
         times.append(time.perf_counter() - begun)
     return sorted(times)[len(times) // 2]
 
 
-def table_of(name: str, device: str, found: dict[str, Found]) -> str:
+def table_of(graph: Measured, device: str, found: dict[str, Found]) -> str:
     """One model's measurements on the CPU and on the device."""
-    lines = [name, "".join(["  microseconds".ljust(24), *(f"{f'{rows:,} rows':>16}" for rows in ROWS)])]
+    sizes = graph.sizes
+    lines = [graph.about, "".join(["  microseconds".ljust(24), *(f"{f'{rows:,} rows':>16}" for rows in sizes)])]
     for where, each in found.items():
         measured_us = (f"{'-' if took_s is None else f'{took_s * 1e6:,.0f}':>16}" for took_s in each.times_s)
-        fitted_us = (f"{each.cost.of(rows) * 1e6:>16,.0f}" for rows in ROWS)
+        fitted_us = (f"{each.cost.of(rows) * 1e6:>16,.0f}" for rows in sizes)
         lines.append("".join([f"  {where}".ljust(24), *measured_us]))
         lines.append("".join([f"  {where}, as fitted".ljust(24), *fitted_us]))
     for where, each in found.items():
@@ -114,13 +101,14 @@ def _difference(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float(np.abs(one - other).max() / max(float(np.abs(other).max()), 1e-30))
 
 
-def under_limit(folder: Path, device: str, mib: int) -> str:
+def under_limit(graph: Measured, folder: Path, device: str, mib: int) -> str:
     """What becomes of a version that may take so much of the device's memory, in a line."""
     try:
         servable, _ = loaded(folder, ExecutionSettings((device,), memory_mib=mib))
     except PenstockError as error:
         return f"  {mib} MiB: refused: {error}"
-    worst_s = max((_time_s(servable, rows, 0.05) or inf) for rows in (1, servable.most_rows or ROWS[-1]))
+    sizes = (1, servable.most_rows or graph.sizes[-1])
+    worst_s = max((_time_s(servable, graph.rows(rows), 0.05) or inf) for rows in sizes)
     return f"  {mib} MiB: {servable.batching_note or 'every batch fits'}; the largest took {worst_s * 1e6:,.0f} us"
 
 
@@ -130,14 +118,15 @@ def main() -> int:
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else TIMED_S
     settings = {CPU: ExecutionSettings(), device: ExecutionSettings((device, CPU))}
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch:
-        for name, make in graphs().items():
-            (Path(scratch) / "model.onnx").write_bytes(make())
-            found = {where: measured(Path(scratch), each, seconds) for where, each in settings.items()}
-            print(table_of(name, device, found))
-        (Path(scratch) / "model.onnx").write_bytes(next(iter(graphs().values()))())
+        for graph in MEASURED.values():
+            (Path(scratch) / "model.onnx").write_bytes(graph.make())
+            found = {where: measured(graph, Path(scratch), each, seconds) for where, each in settings.items()}
+            print(table_of(graph, device, found), flush=True)
+        perceptron = MEASURED["perceptron"]
+        (Path(scratch) / "model.onnx").write_bytes(perceptron.make())
         print("the perceptron under a limit of memory")
         for mib in LIMITS_MIB:
-            print(under_limit(Path(scratch), device, mib))
+            print(under_limit(perceptron, Path(scratch), device, mib), flush=True)
     return 0
 
 

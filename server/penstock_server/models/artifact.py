@@ -41,7 +41,7 @@ from penstock_server.models import golden as golden_file
 from penstock_server.models import manifest as manifest_file
 from penstock_server.models.ensemble import Ensemble
 from penstock_server.models.golden import Golden
-from penstock_server.models.manifest import ClassLabel, Manifest
+from penstock_server.models.manifest import ClassLabel, GraphOptimization, Manifest
 from penstock_server.models.triton_config import TritonConfig
 from penstock_server.python import description as description_file
 from penstock_server.python.description import Description
@@ -99,7 +99,14 @@ class Artifact:
     @property
     def threads(self) -> int:
         """Onnxruntime's threads within one operator, where the settings name none."""
-        return (self.config.threads if self.config is not None else None) or 1
+        declared = None if self.config is None else self.config.threads
+        published = None if self.manifest is None else self.manifest.threads
+        return declared or published or 1
+
+    @property
+    def graph_optimization(self) -> GraphOptimization:
+        """How much onnxruntime may rewrite the graph."""
+        return (None if self.manifest is None else self.manifest.graph_optimization) or "all"
 
 
 def read(folder: Path) -> Artifact:
@@ -181,6 +188,8 @@ def write(
     class_output: str | None = None,
     classes: Sequence[ClassLabel] | None = None,
     batching: Batching | None = None,
+    threads: int | None = None,
+    graph_optimization: GraphOptimization | None = None,
     created: datetime | None = None,
 ) -> Artifact:
     """Adds Penstock's files to a folder that holds the model, replacing former ones, and reads the result back.
@@ -196,6 +205,8 @@ def write(
         class_output: The model output that holds the predicted class.
         classes: The classes' labels in the order of the model's probabilities.
         batching: "rows" or "request": whether a server may batch requests together; None leaves it to its probe.
+        threads: onnxruntime's threads within one operator; None leaves them to the settings.
+        graph_optimization: how much onnxruntime rewrites the graph; None for all that it can.
         created: The moment of publishing, with a time zone; None is now.
 
     Raises:
@@ -218,6 +229,8 @@ def write(
         class_output=class_output,
         classes=None if classes is None else tuple(classes),
         batching=batching,
+        threads=threads,
+        graph_optimization=graph_optimization,
     )
     _put(folder / MANIFEST, manifest_file.encode(manifest))
     return read(folder)

@@ -61,7 +61,7 @@ def load(
     Args:
         key: the model's name and the version's.
         folder: as `models.artifact` describes it.
-        threads: onnxruntime's threads within one operator; None takes what the version's configuration says.
+        threads: onnxruntime's threads within one operator; None takes what the version says.
         max_rows: the largest batch; it is warmed up too unless that would take long.
         batching: whether requests share batches, where that is decided already; None lets `independence` decide.
         python: whether and how a pipeline is run that is no graph.
@@ -127,7 +127,13 @@ def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int, execution:
         )
     if config is not None and config.is_for_cpu and execution.allows_cpu:
         execution = replace(execution, providers=(CPU,))
-    model = OnnxModel(artifact.model_path, threads=threads, settings=execution, config=config)
+    model = OnnxModel(
+        artifact.model_path,
+        threads=threads,
+        settings=execution,
+        config=config,
+        graph_optimization=artifact.graph_optimization,
+    )
     pipeline = (
         None
         if artifact.features is None

@@ -1,4 +1,4 @@
-"""The manifest of a published version: the digests of the files that decide its answers, and its classes.
+"""The manifest of a published version: the digests of the files that decide its answers, its classes, and how it is run.
 
 This module defines `penstock/manifest.json` and checks the folder against it. `artifact` knows what the files mean.
 """
@@ -6,7 +6,7 @@ This module defines `penstock/manifest.json` and checks the folder against it. `
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -18,8 +18,12 @@ NAME = "penstock/manifest.json"
 MAX_BYTES = 64 * 2**20
 MAX_FILES = 10_000
 MAX_CLASSES = 100_000
+MAX_THREADS = 1024
 
 ClassLabel = str | int
+
+GraphOptimization = Literal["none", "basic", "extended", "all"]
+"""How much onnxruntime may rewrite a graph when it opens it."""
 
 # MLflow writes these files next to the model and may rewrite them after publishing; they change no answer.
 _MLFLOW_FILES = frozenset(
@@ -45,6 +49,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         classes: The classes' labels in the order of the model's probabilities.
         batching: "rows" or "request", where the publisher says whether requests share batches; None leaves it to the
             server's probe.
+        threads: Onnxruntime's threads within one operator, where the publisher found how many are best; None leaves them to
+            the settings.
+        graph_optimization: How much onnxruntime rewrites the graph; None for all that it can.
         format: The version of the file's format.
     """
 
@@ -53,6 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     class_output: str | None = None
     classes: tuple[ClassLabel, ...] | None = None
     batching: Batching | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)] | None = None
+    graph_optimization: GraphOptimization | None = None
     format: int = strict_json.FORMAT
 
     def __post_init__(self) -> None:
@@ -77,9 +86,10 @@ def decode(raw: bytes) -> Manifest:
 def encode(manifest: Manifest) -> bytes:
     """The manifest as indented JSON: people read it in MLflow's pages."""
     fields = msgspec.to_builtins(manifest)
-    if manifest.batching is None:
-        # Servers before this field refuse a manifest that has it.
-        del fields["batching"]
+    for name in ("batching", "threads", "graph_optimization"):
+        if fields[name] is None:
+            # Servers before this field refuse a manifest that has it.
+            del fields[name]
     return msgspec.json.format(msgspec.json.encode(fields), indent=2)
 
 

@@ -30,6 +30,7 @@ from penstock_server.errors import (
 from penstock_server.models import execution, onnx_file
 from penstock_server.models.declared_tensors import declared, signature_of
 from penstock_server.models.execution import CPU, PROVIDERS, ExecutionSettings, Placement
+from penstock_server.models.manifest import GraphOptimization
 from penstock_server.models.signature import ANY, GivenTensor, Signature, TensorInfo
 from penstock_server.models.triton_config import TritonConfig
 
@@ -39,6 +40,12 @@ onnxruntime.disable_telemetry_events()
 _OrtValue: Final = onnxruntime.OrtValue
 _ONNX_BF16: Final = 16
 """`TensorProto.BFLOAT16`."""
+_LEVELS: Final[dict[GraphOptimization, Any]] = {
+    "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 _DATATYPES: Final[dict[str, str]] = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -72,6 +79,7 @@ class OnnxModel:
         threads: onnxruntime's threads within one operator. One is right for small models: cores are used by processes.
         settings: which providers run it; the CPU where that is left out.
         config: declares the tensors; None takes them as the graph has them.
+        graph_optimization: how much onnxruntime may rewrite the graph.
 
     Raises:
         InvalidInputError: the file is refused, onnxruntime cannot run it, an input or output is not a tensor of a known
@@ -85,8 +93,10 @@ class OnnxModel:
         threads: int = 1,
         settings: ExecutionSettings = ExecutionSettings(),  # noqa: B008 - frozen
         config: TritonConfig | None = None,
+        graph_optimization: GraphOptimization = "all",
     ) -> None:
         options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = _LEVELS[graph_optimization]
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3

@@ -21,6 +21,7 @@ from penstock_server.models import artifact, golden, loader
 from penstock_server.models.execution import ExecutionSettings, Placement
 from penstock_server.models.loader import load
 from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.models.servable import OnnxServable
 
 WriteOnnx = Callable[..., Path]
 KEY = ("m", "1")
@@ -287,3 +288,16 @@ def test_an_output_has_the_dims_that_the_file_declares(configured: Any) -> None:
     assert configured(declared.format(2), is_told=False).outputs[0].shape == (-1, 2)
     with pytest.raises(InvalidInputError, match=r"output 'y' has dims \[3\], and a row of it \[2\]"):
         configured(declared.format(3), is_told=False)
+
+
+def test_a_version_runs_as_its_manifest_says(write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = doubling(write_onnx, ["N", 2])
+    artifact.write(folder, threads=3, graph_optimization="basic")
+    opened: list[dict[str, Any]] = []
+    real = loader.OnnxModel
+    monkeypatch.setattr(loader, "OnnxModel", lambda path, **how: opened.append(how) or real(path, **how))
+    servable, _ = load(KEY, folder, threads=None, max_rows=8)
+    assert isinstance(servable, OnnxServable)
+    assert servable.kernels.choice.reason.endswith("it runs in 3 threads")
+    load(KEY, folder, threads=1, max_rows=8)  # as the settings say
+    assert [(how["threads"], how["graph_optimization"]) for how in opened] == [(3, "basic"), (1, "basic")]

@@ -26,6 +26,8 @@ def test_a_manifest_survives_json(classes: tuple[str | int, ...] | None) -> None
     ("change", "said"),
     [
         ({"batching": "row"}, "Invalid enum value 'row'"),
+        ({"threads": 0}, ">= 1"),
+        ({"graph_optimization": "most"}, "Invalid enum value 'most'"),
         ({"format": 2}, "format is 2; this release reads format 1"),
         ({"files": {"a": "md5:0"}}, "matching regex"),
         ({"files": {f"f{i}": DIGEST for i in range(10_001)}}, "names 10,001 files"),
@@ -43,12 +45,16 @@ def test_what_is_not_understood_is_refused(change: dict[str, Any], said: str) ->
         manifest.decode(raw)
 
 
-@pytest.mark.parametrize("batching", [None, "rows", "request"])
-def test_the_word_on_batching_is_there_only_if_it_was_given(batching: Any) -> None:
-    """Servers before it refuse a manifest with this field."""
-    made = Manifest(files={}, created=WHEN, batching=batching)
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"batching": "rows"}, {"batching": "request", "threads": 1}, {"threads": 4, "graph_optimization": "basic"}],
+)
+def test_what_older_servers_do_not_know_is_there_only_if_it_was_given(given: dict[str, Any]) -> None:
+    """They refuse a manifest with such a field."""
+    made = Manifest(files={}, created=WHEN, **given)
     assert manifest.decode(manifest.encode(made)) == made
-    assert (b"batching" in manifest.encode(made)) is (batching is not None)
+    newer = {"batching", "threads", "graph_optimization"}
+    assert newer & set(msgspec.json.decode(manifest.encode(made))) == set(given)
 
 
 @given(st.binary())

@@ -26,10 +26,12 @@ def test_options_reach_the_command(asked, run, capsys):
     assert run("optimize", "fraud", "rows.csv") == 0
     assert run(
         *("optimize", "fraud", "rows.csv", "--version", "@canary", "--labels", "y", "--max-loss", "0.01"),
-        *("--provider", "cuda", "--register", "--registry", "sqlite:///r.db"),
+        *("--provider", "cuda", "--threads", "4", "--register", "--registry", "sqlite:///r.db"),
     ) == 0  # fmt: skip
-    plain = {"version": None, "labels": None, "max_loss": 0.002, "provider": "cpu", "register": False, "registry": None}
-    full = {"version": "@canary", "labels": "y", "max_loss": 0.01, "provider": "cuda", "register": True}
+    plain = {"version": None, "labels": None, "max_loss": 0.002, "provider": "cpu", "threads": None}
+    plain |= {"register": False, "registry": None}
+    full = {"version": "@canary", "labels": "y", "max_loss": 0.01, "provider": "cuda"}
+    full |= {"threads": 4, "register": True}
     assert asked == [
         ("fraud", Path("rows.csv"), plain),
         ("fraud", Path("rows.csv"), {**full, "registry": "sqlite:///r.db"}),

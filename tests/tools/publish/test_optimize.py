@@ -56,7 +56,9 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def times(**each_s: float):
     """Forms take so long, whatever the machine does meanwhile."""
-    return lambda servables, _: [(1e-5, each_s[servable.key[0].replace(" ", "_")], 1e-3) for servable in servables]
+    return lambda servables, _: [
+        (1e-5, each_s.get(servable.key[0].replace(" ", "_"), 1.0), 1e-3) for servable in servables
+    ]
 
 
 @pytest.mark.long
@@ -66,7 +68,10 @@ def test_a_faster_form_becomes_the_next_version_with_all_that_belongs_to_it(
     monkeypatch.setattr(optimize, "_times_s", times(as_it_is=4e-4, int8=1e-4, fp16=5e-4))
     found = optimize.optimize("fraud", data, labels="fraud", max_loss=0.01, register=True)
     assert (found.address, found.measure, found.registered) == ("models:/fraud/1", "AUC", "2")
-    assert [form.kind for form in found.forms] == ["as it is", "int8", "fp16"]
+    assert [form.kind for form in found.forms] == [
+        *("as it is", "int8", "int8, dynamic", "fp16", "basic rewriting", "extended rewriting")
+    ]
+    assert found.forms[2].refusal.startswith("requests could no longer share batches: each request runs alone: a row's")
     assert found.chosen is found.forms[1]
     assert not found.chosen.refusal
     judged = np.random.default_rng(0).permutation(len(frame))[len(frame) // 2 :]
@@ -91,6 +96,25 @@ def test_a_faster_form_becomes_the_next_version_with_all_that_belongs_to_it(
 
 
 @pytest.mark.long
+def test_a_version_remembers_the_threads_and_the_rewriting_that_were_best(fraud, data, client, tmp_path, monkeypatch):
+    monkeypatch.setattr(optimize, "_times_s", times(as_it_is=4e-4, **{"as_it_is,_2_threads": 1e-4}))
+    found = optimize.optimize("fraud", data, threads=2, register=True)
+    assert [form.kind for form in found.forms[6:]] == [
+        *("as it is, 2 threads", "int8, 2 threads", "int8, dynamic, 2 threads", "fp16, 2 threads")
+    ]
+    assert "it runs in 2 threads" in found.forms[6].engine, "no kernels"
+    assert found.registered == "2"
+    source = MlflowSource(fraud, cache_dir=tmp_path / "cache")
+    second = artifact.read(source.fetch("fraud", "2"))
+    assert (second.threads, second.graph_optimization, second.manifest.graph_optimization) == (2, "all", None)
+    monkeypatch.setattr(optimize, "_times_s", times(as_it_is=4e-4, basic_rewriting=1e-4))
+    again = optimize.optimize("fraud", data, version="2", threads=2, register=True)
+    assert len(again.forms) == 6, "it has two threads as it is"
+    third = artifact.read(source.fetch("fraud", "3"))
+    assert (third.threads, third.graph_optimization) == (2, "basic")
+
+
+@pytest.mark.long
 def test_nothing_is_registered_unasked_or_where_too_much_is_lost(fraud, data, client, monkeypatch):
     monkeypatch.setattr(optimize, "_times_s", times(as_it_is=4e-4, int8=1e-4, fp16=5e-4))
     assert optimize.optimize("fraud", data, labels="fraud", max_loss=0.01).registered == ""
@@ -106,21 +130,22 @@ def test_without_labels_a_version_is_its_own_measure(fraud, data):
     assert found.measure == "accuracy against its own answers"
     assert found.forms[0].accuracy == 1
     assert 0.95 < found.forms[1].accuracy <= 1
-    for form in found.forms:
+    for form in (each for each in found.forms if not each.refusal):
         assert len(form.times_s) == len(optimize.SIZES)
         assert form.times_s[0] < form.times_s[2] < 1
 
 
 @pytest.mark.long
-def test_trees_stay_as_they_are(registry, data, frame):
+def test_trees_stay_as_they_are(registry, data, frame, monkeypatch):
+    monkeypatch.setattr(optimize, "_times_s", times(as_it_is=1.0))
     trees = make_pipeline(StandardScaler(), HistGradientBoostingClassifier(max_iter=5)).fit(
         frame[COLUMNS], frame["fraud"]
     )
     publish_pipeline("trees", trees, frame[COLUMNS], alias="champion", explain=False)
     found = optimize.optimize("trees", data, labels="fraud")
-    assert (found.chosen, found.reason) == (None, "no other form can be used")
+    assert (found.chosen, found.reason) == (None, "no other form is 1.1 times as fast")
     assert found.forms[1].refusal == "it has no product with weights"
-    assert found.forms[2].refusal.startswith("it has no weights of 32 bits")
+    assert found.forms[3].refusal.startswith("it has no weights of 32 bits")
 
 
 def test_numbers_are_judged_by_r2(registry, data, frame):
@@ -170,6 +195,8 @@ def test_what_cannot_be_measured_is_refused(fraud, data):
         optimize.optimize("fraud", data, max_loss=float("nan"))
     with pytest.raises(InvalidInputError, match="has 'gpu'; expected some of"):
         optimize.optimize("fraud", data, provider="gpu")
+    with pytest.raises(InvalidInputError, match="there are 1 threads to be tried, expected 2 to 1024"):
+        optimize.optimize("fraud", data, threads=1)
     with pytest.raises(NotFoundError):
         optimize.optimize("nobody", data)
 

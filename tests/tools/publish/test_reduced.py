@@ -37,7 +37,8 @@ def with_constants(model):
 
 @pytest.mark.parametrize("change", [lambda model: model, with_constants])
 @pytest.mark.parametrize(
-    ("reduce", "tolerance"), [(lambda model: reduced.int8(model, ROWS), 0.1), (reduced.fp16, 5e-3)]
+    ("reduce", "tolerance"),
+    [(lambda model: reduced.int8(model, ROWS), 0.1), (reduced.dynamic_int8, 0.1), (reduced.fp16, 5e-3)],
 )
 def test_a_form_answers_nearly_the_same_between_the_same_inputs_and_outputs(perceptron, change, reduce, tolerance):
     given = change(perceptron)
@@ -69,6 +70,13 @@ def test_a_row_gets_the_same_answer_alone_as_among_others(perceptron):
         answers(found, (ROWS[at] * np.linspace(0.1, 3, len(ROWS), dtype=np.float32)[at])[None]) for at in (0, 150, 299)
     ]
     np.testing.assert_array_equal(np.concatenate(alone), together[[0, 150, 299]])
+
+
+def test_ranges_of_the_batch_make_a_row_s_answer_depend_on_the_rows_beside_it(perceptron):
+    found = reduced.dynamic_int8(perceptron)
+    assert "MatMulInteger" in operators(found)
+    beside = np.concatenate([ROWS[:1], 10 * ROWS[1:20]])
+    assert np.abs(answers(found, ROWS[:1]) - answers(found, beside)[:1]).max() > 1e-2
 
 
 def test_what_has_no_weights_is_refused(onnx_model):

@@ -28,7 +28,7 @@ from penstock_server.models import artifact
 from penstock_server.models.counting_servable import counts_apart
 from penstock_server.models.golden import Golden
 from penstock_server.models.loader import check_fit, load
-from penstock_server.models.manifest import ClassLabel
+from penstock_server.models.manifest import ClassLabel, GraphOptimization
 from penstock_server.models.signature import TensorInfo
 from penstock_server.python.settings import PythonSettings
 from penstock_tools.publish import onnx_graph, promote, watched
@@ -76,6 +76,8 @@ def publish(
     classes: Sequence[ClassLabel] | None = None,
     class_output: str | None = None,
     batching: Batching | None = None,
+    threads: int | None = None,
+    graph_optimization: GraphOptimization | None = None,
     record: Record | None = None,
     decided: Callable[[str], None] = lambda _: None,
 ) -> str:
@@ -99,6 +101,8 @@ def publish(
         class_output: the output with the predicted label; None to read it from the graph.
         batching: "rows" if servers may batch requests together, "request" if each must run alone; None leaves it to the
             server's probe.
+        threads: onnxruntime's threads within one operator; None leaves them to the settings.
+        graph_optimization: how much onnxruntime rewrites the graph, "none", "basic", "extended" or "all"; None for all.
         record: what the run records.
         decided: called with each sentence on how servers will watch drift, and with that on how they will batch requests;
             where `batching` is "rows", and rows are found to depend on each other, it says so.
@@ -134,6 +138,8 @@ def publish(
             class_output=class_output or graph.class_output,
             classes=classes or graph.classes,
             batching=batching,
+            threads=threads,
+            graph_optimization=graph_optimization,
         )
         batched = _loaded(name, folder)
         for sentence in (*(() if baseline is None else watched.sentences(baseline)), batched):
@@ -166,7 +172,7 @@ def _loaded(name: str, folder: Path) -> str:
     Raises:
         InvalidInputError: a server would refuse it.
     """
-    servable, _ = load((name, ""), folder, threads=1, max_rows=1, python=PythonSettings(allow=True))
+    servable, _ = load((name, ""), folder, threads=None, max_rows=1, python=PythonSettings(allow=True))
     servable.close()
     return "" if servable.batching is None else servable.batching.reason
 

@@ -7,7 +7,7 @@ champion on real requests.
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -26,6 +26,7 @@ from penstock_server.models.artifact import Artifact
 from penstock_server.models.classes import class_outputs
 from penstock_server.models.execution import CPU, ExecutionSettings
 from penstock_server.models.loader import load
+from penstock_server.models.manifest import MAX_THREADS, GraphOptimization
 from penstock_server.models.servable import Servable
 from penstock_server.prediction.outputs import Labels, output_reader
 from penstock_tools.progress import Report
@@ -43,8 +44,31 @@ UNIT: Final = 1
 """The place of the batch that decides, of 64 rows: many small requests in flight."""
 LEAST_SPEEDUP: Final = 1.1
 """What is not this much faster is not worth another version."""
+_LESS_REWRITING: Final[tuple[GraphOptimization, ...]] = ("basic", "extended")
 _TIMED_S: Final = 1.0
 _REPEATS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How onnxruntime runs a graph, as a version's manifest says it; None leaves it open.
+
+    Attributes:
+        threads: within one operator.
+        graph_optimization: how much it rewrites the graph.
+    """
+
+    threads: int | None = None
+    graph_optimization: GraphOptimization | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A form that is to be measured: `make` gives its graph, or raises a `PenstockError` that says why there is none."""
+
+    kind: str
+    make: Callable[[], Any]
+    tuning: Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +76,13 @@ class Form:
     """A form of the version, measured.
 
     Attributes:
-        kind: "as it is", "int8" or "fp16".
+        kind: what it is, such as "int8".
         times_s: what batches of `SIZES` take; empty where it cannot be used.
         accuracy: by the measure that counts.
         engine: what runs it.
         refusal: why it cannot be used; "" if it can.
         graph: the form itself.
+        tuning: how it is run.
     """
 
     kind: str
@@ -66,6 +91,7 @@ class Form:
     engine: str = ""
     refusal: str = ""
     graph: Graph | None = None
+    tuning: Tuning = Tuning()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +123,7 @@ def optimize(
     labels: str | None = None,
     max_loss: float = 0.002,
     provider: str = CPU,
+    threads: int | None = None,
     register: bool = False,
     registry: str | None = None,
     report: Report = lambda _: None,
@@ -111,6 +138,7 @@ def optimize(
         max_loss: how much accuracy may be lost, by the measure that counts: AUC of two classes, else the share of right
             classes, of numbers R².
         provider: what runs the forms, as in the settings of a server.
+        threads: each form is measured with so many threads besides; None for those that the version has.
         register: whether the chosen form becomes the model's next version.
         registry: where it is kept; None for `MLFLOW_TRACKING_URI`, else a local file.
         report: called with each step as it begins.
@@ -122,6 +150,8 @@ def optimize(
     """
     if not max_loss >= 0:
         raise InvalidInputError(f"the loss is {max_loss}, expected 0 or more")
+    if threads is not None and not 2 <= threads <= MAX_THREADS:
+        raise InvalidInputError(f"there are {threads} threads to be tried, expected 2 to {MAX_THREADS}")
     settings = ExecutionSettings((CPU,) if provider == CPU else (provider, CPU))
     report(f"fetching {name}")
     with logged.fetched(_address(name, version), registry) as model:
@@ -135,11 +165,7 @@ def optimize(
         accuracy = _accuracy(graph, base, matrix[judged], None if truth is None else truth[judged])
         with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
             found = _measured(
-                {
-                    "as it is": lambda: graph.model,
-                    "int8": lambda: reduced.int8(graph.model, matrix[calibration]),
-                    "fp16": lambda: reduced.fp16(graph.model),
-                },
+                _candidates(graph.model, matrix[calibration], base, threads),
                 base,
                 matrix[judged],
                 accuracy,
@@ -153,6 +179,27 @@ def optimize(
             return outcome
         report(f"registering {name}")
         return replace(outcome, registered=_registered(name, outcome, base, chosen, registry))
+
+
+def _candidates(model: Any, calibration: NDArray[Any], base: Artifact, threads: int | None) -> list[Candidate]:
+    """The version as it is, and what may be faster: fewer bits, less rewriting of its graph, more threads."""
+    own = Tuning() if base.manifest is None else Tuning(base.manifest.threads, base.manifest.graph_optimization)
+    forms = [
+        Candidate("as it is", lambda: model, own),
+        Candidate("int8", lambda: reduced.int8(model, calibration), own),
+        Candidate("int8, dynamic", lambda: reduced.dynamic_int8(model), own),
+        Candidate("fp16", lambda: reduced.fp16(model), own),
+    ]
+    # Rewriting seldom makes a graph slower, but it may: for a processor whose layouts do not suit it.
+    rewritten = [
+        Candidate(f"{level} rewriting", lambda: model, replace(own, graph_optimization=level))
+        for level in _LESS_REWRITING
+        if level != own.graph_optimization
+    ]
+    if threads in (None, own.threads):
+        return [*forms, *rewritten]
+    tuning = replace(own, threads=threads)
+    return [*forms, *rewritten, *(Candidate(f"{each.kind}, {threads} threads", each.make, tuning) for each in forms)]
 
 
 def decide(forms: Sequence[Form], max_loss: float, measure: str) -> tuple[Form | None, str]:
@@ -178,13 +225,14 @@ def speedup(base: Form, form: Form) -> float:
 def lines(found: Optimized) -> list[str]:
     """The findings, for people."""
     heads = "".join(f"{f'{size} rows':>12}" for size in SIZES)
-    shown = [f"{found.address}, microseconds per batch", f"  {'':10}{heads}  {found.measure:>12}"]
+    wide = max(len(form.kind) for form in found.forms) + 2
+    shown = [f"{found.address}, microseconds per batch", f"  {'':{wide}}{heads}  {found.measure:>12}"]
     for form in found.forms:
         if form.refusal:
-            shown.append(f"  {form.kind:10}cannot be used: {form.refusal}")
+            shown.append(f"  {form.kind:{wide}}cannot be used: {form.refusal}")
             continue
         times = "".join(f"{took_s * 1e6:>12,.0f}" for took_s in form.times_s)
-        shown.append(f"  {form.kind:10}{times}{form.accuracy:>14.6f}  {form.engine.partition(':')[0]}")
+        shown.append(f"  {form.kind:{wide}}{times}{form.accuracy:>14.6f}  {form.engine.partition(':')[0]}")
     if found.chosen is None:
         return [*shown, f"the version stays as it is: {found.reason}"]
     gain = f"{found.chosen.kind} is {speedup(found.forms[0], found.chosen):.1f} times as fast"
@@ -303,7 +351,7 @@ def _accuracy(graph: Graph, base: Artifact, rows: NDArray[Any], truth: NDArray[A
 
 
 def _measured(
-    forms: Mapping[str, Callable[[], Any]],
+    candidates: Sequence[Candidate],
     base: Artifact,
     rows: NDArray[Any],
     accuracy: _Accuracy,
@@ -316,15 +364,19 @@ def _measured(
     made: dict[str, tuple[Graph, Servable]] = {}
     refusals: dict[str, str] = {}
     is_batched = True
-    for kind, make in forms.items():
-        report(f"loading {kind}")
-        place = folder / kind.replace(" ", "-")
+    batching = None if base.manifest is None else base.manifest.batching
+    for at, candidate in enumerate(candidates):
+        kind, tuning = candidate.kind, candidate.tuning
+        report(f"loading {kind} ({at + 1} of {len(candidates)})")
+        place = folder / str(at)
         place.mkdir()
         try:
-            graph = onnx_graph.read(make())
+            graph = onnx_graph.read(candidate.make())
             (place / artifacts.MODEL).write_bytes(graph.model.SerializeToString())
-            batching = None if base.manifest is None else base.manifest.batching
-            servable, _ = load((kind, ""), place, threads=1, max_rows=SIZES[-1], batching=batching, execution=settings)
+            artifacts.write(place, threads=tuning.threads, graph_optimization=tuning.graph_optimization)
+            servable, _ = load(
+                (kind, ""), place, threads=None, max_rows=SIZES[-1], batching=batching, execution=settings
+            )
         except PenstockError as error:
             if not made:
                 raise
@@ -336,15 +388,16 @@ def _measured(
             refusals[kind] = f"requests could no longer share batches: {servable.batching_note}"
             continue
         made[kind] = graph, servable
-    report("measuring")
+    report(f"measuring {len(made)} forms in turns")
+    tunings = {candidate.kind: candidate.tuning for candidate in candidates}
     times = _times_s([servable for _, servable in made.values()], rows)
     measured = {
-        kind: Form(kind, took_s, accuracy.of(_answers(servable, rows)), servable.engine, "", graph)
+        kind: Form(kind, took_s, accuracy.of(_answers(servable, rows)), servable.engine, "", graph, tunings[kind])
         for (kind, (graph, servable)), took_s in zip(made.items(), times, strict=True)
     }
     for _, servable in made.values():
         servable.close()
-    return tuple(measured.get(kind) or Form(kind, refusal=refusals[kind]) for kind in forms)
+    return tuple(measured.get(kind) or Form(kind, refusal=refusals[kind]) for kind in tunings)
 
 
 def _answers(servable: Servable, rows: NDArray[Any]) -> list[NDArray[Any]]:
@@ -394,6 +447,8 @@ def _registered(name: str, found: Optimized, base: Artifact, form: Form, registr
         classes=None if manifest is None else manifest.classes,
         class_output=None if manifest is None else manifest.class_output,
         batching=None if manifest is None else manifest.batching,
+        threads=form.tuning.threads,
+        graph_optimization=form.tuning.graph_optimization,
         record=onnx.Record(
             title=f"{name} {form.kind}",
             params={"optimized_from": found.address, "form": form.kind, "measure": found.measure},

@@ -5,7 +5,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,8 @@ _WARNINGS, _ERRORS = 2, 3
 def int8(model: Any, rows: NDArray[Any]) -> Any:
     """The model with products of whole numbers, whose ranges are those of these rows.
 
-    The ranges are fixed: taken from each batch anew, as onnxruntime's dynamic quantization does, they would make a row's answer
-    depend on the rows beside it. Weights have 7 bits, because processors without VNNI add two products of 8 bits each in 16.
+    The ranges are fixed, so that a row's answer does not depend on the rows beside it. Weights have 7 bits, because processors
+    without VNNI add two products of 8 bits each in 16.
 
     Args:
         model: an `onnx.ModelProto` that takes one matrix.
@@ -37,6 +37,47 @@ def int8(model: Any, rows: NDArray[Any]) -> Any:
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    def quantize(source: Path, target: Path, name: str) -> None:
+        quantize_static(
+            source,
+            target,
+            _Rows({name: rows[:CALIBRATION_ROWS]}),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_PRODUCTS),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+    return _quantized(model, quantize)
+
+
+def dynamic_int8(model: Any) -> Any:
+    """The model with products of whole numbers, whose ranges are taken from each batch anew, so that no rows calibrate them.
+
+    A row's answer then depends on the rows beside it: such a version's requests do not share batches.
+
+    Raises:
+        UnsupportedError: as `int8` raises it.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    def quantize(source: Path, target: Path, _: str) -> None:
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=list(_PRODUCTS),
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+        )
+
+    return _quantized(model, quantize)
+
+
+def _quantized(model: Any, quantize: Callable[[Path, Path, str], None]) -> Any:
+    """The model as `quantize` makes it, from file to file; it is told the input's name too."""
     model = _with_weights(model)
     if not any(node.op_type in _PRODUCTS for node in model.graph.node):
         raise UnsupportedError("it has no product with weights")
@@ -45,17 +86,7 @@ def int8(model: Any, rows: NDArray[Any]) -> Any:
         source, target = Path(scratch) / "model.onnx", Path(scratch) / "int8.onnx"
         source.write_bytes(model.SerializeToString())
         try:
-            quantize_static(
-                source,
-                target,
-                _Rows({model.graph.input[0].name: rows[:CALIBRATION_ROWS]}),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_PRODUCTS),
-                per_channel=True,
-                reduce_range=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
+            quantize(source, target, model.graph.input[0].name)
         except Exception as error:  # whatever it raises over a graph that it does not know
             raise UnsupportedError(f"onnxruntime cannot quantize it: {first_line(error)}") from error
         return _read(target)
