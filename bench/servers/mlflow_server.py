@@ -23,13 +23,19 @@ WEBHOOKS: Final = {"MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true", "MLFLOW_WEBHOOK_A
 
 
 @contextmanager
-def mlflow_server(folder: Path, database: str | None = None, env: Mapping[str, str] = WEBHOOKS) -> Iterator[str]:
+def mlflow_server(
+    folder: Path,
+    database: str | None = None,
+    env: Mapping[str, str] = WEBHOOKS,
+    python: str | Path = sys.executable,
+) -> Iterator[str]:
     """An MLflow server that answers; its address.
 
     Args:
         folder: for its database, its artifacts and its log.
         database: the address of its database; None for one of sqlite in `folder`.
         env: further variables.
+        python: of the environment in which its MLflow is installed.
 
     Raises:
         UnavailableError: it does not start.
@@ -38,7 +44,7 @@ def mlflow_server(folder: Path, database: str | None = None, env: Mapping[str, s
     with reserve("127.0.0.1", 0) as reserved:
         port = reserved.getsockname()[1]
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *(str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}"),
         *("--artifacts-destination", str(folder / "mlflow-artifacts")),
     ]

@@ -505,7 +505,7 @@ def _start_retrainer(
         signals,
         None if folder is None else folder / "state.json",
         fleet=calls if retraining.shared and settings.registry is not None else None,
-        link=partial(version_page, settings.registry or ""),
+        link=partial(version_page, settings.registry or "", workspace=_workspace(settings)),
     )
     # It may wait for an answer, or for the end of a command.
     stack.push_async_callback(asyncio.to_thread, retrainer.close)
@@ -532,9 +532,8 @@ def _asking_the_cloud(settings: PreemptionSettings) -> dict[str, Callable[[], Co
 
 def _page_of(settings: ServerSettings, source: CombinedSource, model: str, version: str) -> str:
     """The address of a version's page in MLflow; "" where it does not come from there, or there are no pages."""
-    registry = settings.registry or ""
     is_there = source.source_of(model) == _registry_name(settings)
-    return version_page(registry, model, version) if is_there else ""
+    return version_page(settings.registry or "", model, version, workspace=_workspace(settings)) if is_there else ""
 
 
 def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> None:
@@ -578,8 +577,11 @@ def _start_exporter(
 
 
 def _registry_name(settings: ServerSettings) -> str:
-    workspace = settings.workspace or os.environ.get(WORKSPACE, "")
-    return source_name(settings.registry or "", settings.models, workspace)
+    return source_name(settings.registry or "", settings.models, _workspace(settings))
+
+
+def _workspace(settings: ServerSettings) -> str:
+    return settings.workspace or os.environ.get(WORKSPACE, "")
 
 
 def _sources(settings: ServerSettings) -> list[Source]:

@@ -83,8 +83,11 @@ def _source(opening: messages.Open) -> MlflowSource | DirectorySource:
         case messages.Directory(folder):
             return DirectorySource(Path(folder), opening.policy)
         case messages.Registry(uri, models, workspace):
-            if workspace:  # mlflow too finds it there
+            if (
+                workspace
+            ):  # mlflow too finds it there, and a database of one has tables that it asks for only if told so
                 os.environ[WORKSPACE] = workspace
+                os.environ.setdefault("MLFLOW_ENABLE_WORKSPACES", "true")
             return MlflowSource(
                 uri,
                 models=models,

@@ -150,15 +150,18 @@ def source_name(uri: str, models: Sequence[str], workspace: str = "") -> str:
     return f"mlflow {redacted(uri)}{within}" + (f" ({', '.join(sorted(models))})" if models else "")
 
 
-def version_page(uri: str, model: str, version: str) -> str:
+def version_page(uri: str, model: str, version: str, *, workspace: str = "") -> str:
     """The address of a version's page in an MLflow server; "" where the registry has no pages.
 
     >>> version_page("http://user:word@mlflow:5000/", "a b", "3"), version_page("sqlite:////a.db", "a", "3")
     ('http://mlflow:5000/#/models/a%20b/versions/3', '')
+    >>> version_page("http://mlflow:5000", "a", "3", workspace="team-a")
+    'http://mlflow:5000/#/models/a/versions/3?workspace=team-a'
     """
     if not uri.startswith(("http://", "https://")):
         return ""
-    return f"{redacted(uri).rstrip('/')}/#/models/{quote(model, safe='')}/versions/{quote(version, safe='')}"
+    within = f"?workspace={quote(workspace)}" if workspace else ""
+    return f"{redacted(uri).rstrip('/')}/#/models/{quote(model, safe='')}/versions/{quote(version, safe='')}{within}"
 
 
 def redacted(uri: str) -> str:

@@ -1,13 +1,7 @@
 """Rows of a database's table, and answers in one, each exactly once: in sqlite, and in a real PostgreSQL."""
 
 import hashlib
-import os
 import random
-import shutil
-import signal
-import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +14,7 @@ from penstock_tools import progress
 from penstock_tools.batch.database import PARTS
 from penstock_tools.batch.run import Request, run
 from penstock_tools.batch.scoring import Scorer
-from tests import debian
+from tests.postgres import postgres_server
 from tests.tools.batch.conftest import table
 from tests.tools.batch.killed import attempt
 
@@ -140,29 +134,8 @@ def test_a_table_of_other_columns_is_refused(version, sqlite):
 @pytest.fixture(scope="module")
 def postgres():
     """The address of a PostgreSQL of this module."""
-    initdb, server = debian.program("initdb", "postgresql-15"), debian.program("postgres", "postgresql-15")
-    folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))  # where another user may look
-    environment = debian.environment(server)
-    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
-    if user:
-        shutil.chown(folder, user)
-    data, socket = folder / "data", folder
-    how = {"env": environment, "user": user, "cwd": folder}
-    try:
-        subprocess.run(
-            [initdb, "-D", data, "-A", "trust", "-U", "penstock", "-N"], check=True, capture_output=True, **how
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"initdb does not run here: {getattr(error, 'stderr', error)!r}")
-    command = [server, "-D", data, "-k", socket, "-c", "listen_addresses=", "-c", "fsync=off"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how)
-    for line in process.stdout:
-        if "ready to accept connections" in line:
-            break
-    yield f"postgresql+pg8000://penstock@/postgres?unix_sock={socket}/.s.PGSQL.5432"
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    shutil.rmtree(folder)
+    with postgres_server() as address:
+        yield address
 
 
 @pytest.mark.slow
