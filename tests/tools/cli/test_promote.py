@@ -27,6 +27,17 @@ def fraud(registry, client):
     return client
 
 
+def test_a_servers_settings_say_which_alias_is_written_and_where(fraud, registry, tmp_path, monkeypatch, capsys, run):
+    config = tmp_path / "penstock.toml"
+    config.write_text(f'registry = "{registry}"\n[policy]\nchampion = "production"\n')
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert run("promote", "fraud", "2", "--config", str(config)) == 0
+    assert capsys.readouterr().out == "fraud version 2 is now champion\n"
+    assert fraud.get_registered_model("fraud").aliases == {"production": 2}
+    assert run("promote", "fraud", "--alias", "champion", "--remove", "--config", str(config)) == 0
+    assert fraud.get_registered_model("fraud").aliases == {}
+
+
 def status(role):
     row = {"name": "fraud", "version": "2", "role": role, "weight": None, "state": "READY", "reason": ""}
     return json.dumps({"models": [row], "sources": []}).encode()

@@ -2,6 +2,7 @@ import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.rollout.aliases import SAMPLE_TAG, WEIGHT_TAG, parse_weight
+from penstock_server.sources.settings import OwnPolicy, PolicySettings
 from penstock_tools.publish.promote import Promotion, check_role, promote, remove
 
 
@@ -228,3 +229,27 @@ def test_roles_and_weights_that_do_not_fit(alias, weight, message):
 def test_samples_that_do_not_fit(alias, sample, message):
     with pytest.raises(InvalidInputError, match=message):
         check_role(alias, 5.0 if alias == "canary" else None, sample)
+
+
+def test_a_policy_names_the_aliases(fraud):
+    policy = PolicySettings(models={"fraud": OwnPolicy(champion="production", canary="next")})
+    fraud.set_registered_model_alias("fraud", "champion", "3")  # which gives no role there
+    promote("fraud", 1, policy=policy)
+    promote("fraud", 2, "canary-b", 5, policy=policy)
+    assert roles(fraud) == {"champion": "3", "production": "1", "next-b": "2"}
+    with pytest.raises(InvalidInputError, match="version 1 of fraud is its champion"):
+        promote("fraud", 1, "shadow", policy=policy)
+    done = promote("fraud", 2, policy=policy)
+    assert str(done) == "fraud version 2 is now champion, in place of version 1; it is no longer canary-b"
+    assert roles(fraud) == {"champion": "3", "production": "2"}
+    assert remove("fraud", alias="champion", policy=policy).ended == (("champion", "2"),)
+    assert roles(fraud) == {"champion": "3"}
+
+
+def test_what_a_policy_pins_is_not_promoted(fraud):
+    policy = PolicySettings(pinned=1)
+    with pytest.raises(InvalidInputError, match="the policy pins version 1 of fraud as its champion"):
+        promote("fraud", 2, policy=policy)
+    promote("fraud", 2, "shadow", policy=policy)
+    with pytest.raises(NotFoundError, match="no version of fraud is champion: shadow is version 2"):
+        remove("fraud", alias="champion", policy=policy)

@@ -1,5 +1,6 @@
 """`penstock promote`: gives a version of a model its role, or ends one."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,6 +62,14 @@ def promote(
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="Wait no longer than this.")] = 120.0,
     http: Http = DEFAULT_HTTP,
     registry: Registry = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A server's settings: its policy says which aliases give the roles, and its registry is the default.",
+            show_default=False,
+        ),
+    ] = None,
     tls: UseTls = False,
     ca: Ca = None,
     cert: Cert = None,
@@ -81,8 +90,11 @@ def promote(
     Example, when the canary does well: [bold]penstock promote fraud 4[/bold]
 
     Example, when it does not: [bold]penstock promote fraud --alias canary --remove[/bold]
+
+    Example, where servers have another alias as champion: [bold]penstock promote fraud 4 --config penstock.toml[/bold]
     """
     from penstock.names import role_of
+    from penstock_server.settings import read_settings
     from penstock_tools.client_commands.served import Change
     from penstock_tools.publish import promote as command
 
@@ -96,12 +108,16 @@ def promote(
     if wait:
         # Before anything is promoted: it would be, and the exit code would say that it was not.
         _check_answers(http, encrypted)
+    settings = read_settings(config)
+    at = registry or settings.registry
     if remove:
-        removal = command.remove(name, version, alias, registry)
+        removal = command.remove(name, version, alias, at, settings.policy)
         typer.echo(str(removal))
         changes = [Change(name, "", role_of(alias) or alias, former=former) for alias, former in removal.ended]
     else:
-        done = command.promote(name, str(version), alias or "champion", weight, registry, also=also, sample=sample)
+        done = command.promote(
+            name, str(version), alias or "champion", weight, at, also=also, sample=sample, policy=settings.policy
+        )
         typer.echo(str(done))
         changes = [Change(name, done.version, role_of(done.alias) or done.alias, done.weight)]
     if wait:

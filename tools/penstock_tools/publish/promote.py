@@ -12,19 +12,26 @@ A model has one champion. It may have several canaries and shadows, whose aliase
   `penstock.sample`.
 
 Removing ends a role. Without a champion nothing of the model is served.
+
+Where the policy of the servers gives roles by other aliases, as `production`, those are written; everything here has the
+roles' names.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 from penstock.names import CANARY, CHAMPION, ROLES, SHADOW, did_you_mean, role_of
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.rollout.aliases import SAMPLE_TAG, WEIGHT_TAG, aliases_of, parse_weight
 from penstock_server.rollout.plan import weight_from_percent, weight_in_percent
 from penstock_server.rollout.progress import PROGRESS_TAG, is_out
+from penstock_server.sources.policy import by_role, in_registry
+from penstock_server.sources.settings import PolicySettings
 from penstock_tools.publish.registry import opened
+
+NO_POLICY: Final = PolicySettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ def promote(
     *,
     also: bool = False,
     sample: float | None = None,
+    policy: PolicySettings = NO_POLICY,
 ) -> Promotion:
     """Gives a version a role.
 
@@ -89,21 +97,34 @@ def promote(
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
         also: the version keeps the role it has: canary or shadow beside the other.
         sample: the share of the champion's batches that a shadow gets, in percent; None leaves it as it is, at first 100.
+        policy: that of the servers, `[policy]` of their settings: which aliases give the roles.
 
     Raises:
         NotFoundError: no such model or version; names those there are.
         InvalidInputError: an unknown role, a weight missing or out of place, canaries that would get more than all
-            requests together, or the champion was to become canary or shadow, which would leave the model without one.
+            requests together, the champion was to become canary or shadow, which would leave the model without one, or
+            the policy pins the champion.
         UnavailableError: the registry does not answer.
     """
     check_role(alias, weight, sample)
     if also and alias == CHAMPION:
         raise InvalidInputError("a champion has no other role; --also is for a version that is canary and shadow")
+    own = policy.of(name)
+    if own.pinned is not None and alias == CHAMPION:
+        raise InvalidInputError(
+            f"the policy pins version {own.pinned} of {name} as its champion, whatever aliases say; change policy.pinned"
+        )
     with opened(registry) as client:
-        return _promote(client, name, str(version), alias, _Shares(weight, sample), also=also)
+        return _promote(client, name, str(version), alias, _Shares(weight, sample), policy=own, also=also)
 
 
-def remove(name: str, version: str | None = None, alias: str | None = None, registry: str | None = None) -> Removal:
+def remove(
+    name: str,
+    version: str | None = None,
+    alias: str | None = None,
+    registry: str | None = None,
+    policy: PolicySettings = NO_POLICY,
+) -> Removal:
     """Ends a role.
 
     Args:
@@ -111,6 +132,7 @@ def remove(name: str, version: str | None = None, alias: str | None = None, regi
         version: its version; None for whichever has the role.
         alias: the role; None for all that the version has.
         registry: as for `promote`.
+        policy: as for `promote`.
 
     Raises:
         NotFoundError: no such model, or nothing has the role; says who has which.
@@ -122,7 +144,8 @@ def remove(name: str, version: str | None = None, alias: str | None = None, regi
     if alias is not None:
         _check_name(alias)
     with opened(registry) as client:
-        roles = roles_of(client, name)
+        own = replace(policy.of(name), pinned=None)
+        roles = by_role(roles_of(client, name), own)
         ended = tuple((alias, version) for role in ROLES for alias, version in aliases_of(role, roles).items())
         meant = tuple(one for one in ended if alias in (None, one[0]) and version in (None, one[1]))
         if not meant:
@@ -132,7 +155,7 @@ def remove(name: str, version: str | None = None, alias: str | None = None, regi
             have = ", ".join(f"{role} is version {each}" for role, each in ended) or "no version has a role"
             raise NotFoundError(f"{what}: {have}")
         for role, _ in meant:
-            client.delete_registered_model_alias(name, role)
+            client.delete_registered_model_alias(name, in_registry(role, own))
     return Removal(name, meant)
 
 
@@ -173,8 +196,10 @@ class _Shares(NamedTuple):
         return {tag: _percent(share) for tag, share in shares.items() if share is not None}
 
 
-def _promote(client: Any, name: str, version: str, alias: str, shares: _Shares, *, also: bool) -> Promotion:
-    roles = roles_of(client, name)
+def _promote(
+    client: Any, name: str, version: str, alias: str, shares: _Shares, *, policy: PolicySettings, also: bool
+) -> Promotion:
+    roles = by_role(roles_of(client, name), policy)
     check_version(client, name, version)
     if alias != CHAMPION and roles.get(CHAMPION) == version:
         raise InvalidInputError(
@@ -187,11 +212,11 @@ def _promote(client: Any, name: str, version: str, alias: str, shares: _Shares, 
         _check_sum(client, name, {**aliases_of(CANARY, roles), alias: version}, version, shares.weight)
     for tag, percent in shares.tags().items():
         client.set_model_version_tag(name, version, tag, percent)
-    client.set_registered_model_alias(name, alias, version)
+    client.set_registered_model_alias(name, in_registry(alias, policy), version)
     others = (one for role in (CANARY, SHADOW) for one, holder in aliases_of(role, roles).items() if holder == version)
     given_up = tuple(one for one in others if one != alias and not (also and role_of(one) != role_of(alias)))
     for one in given_up:
-        client.delete_registered_model_alias(name, one)
+        client.delete_registered_model_alias(name, in_registry(one, policy))
     return Promotion(name, version, alias, shares.weight, roles.get(alias), given_up, shares.sample)
 
 
