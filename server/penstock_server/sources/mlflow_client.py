@@ -182,12 +182,15 @@ class RegistryClient:
         return UnavailableError(f"the registry {self._shown} does not give {what}: {self._reason(error)}")
 
     def _reason(self, error: BaseException) -> str:
-        """The first line of the innermost cause: mlflow wraps "connection refused" five times."""
+        """The first words of the innermost cause: mlflow wraps "connection refused" five times."""
         cause = error
         while isinstance(below := cause.__cause__ or cause.__context__, Exception):
             cause = below
         text = str(cause if isinstance(cause, OSError) else error).strip() or type(error).__name__
-        return without_secrets(text.splitlines()[0], self._uri)[:300]
+        lines = [line.strip(" #") for line in text.splitlines()]
+        # A failed download is a heading with a colon, the file's name, and then what went wrong.
+        said = " ".join(lines[:3]) if lines[0].endswith(":") else lines[0]
+        return without_secrets(said, self._uri)[:300]
 
     def _is_definite(self, error: Exception) -> bool:
         """Whether the registry itself answered: a proxy's error page, even a 404, says nothing about a model."""

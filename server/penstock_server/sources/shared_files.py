@@ -25,6 +25,8 @@ class SharedFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # What was read when it was taken is not read once more when it is shared.
+        self._taken: dict[tuple[int, int, int, int], str] = {}
 
     def take(self, digest: str, target: Path) -> bool:
         """Makes `target` the file of this digest, if it is here and whole; a damaged one is forgotten.
@@ -36,6 +38,7 @@ class SharedFiles:
         try:
             os.link(self._place(digest), target)
             if digest_of(target) == digest:
+                self._taken[_state(target)] = digest
                 return True
         except OSError:  # it is not here, or it cannot be linked
             return False
@@ -50,7 +53,7 @@ class SharedFiles:
         Raises:
             OSError: the file cannot be read.
         """
-        digest = digest_of(path)
+        digest = self._taken.pop(_state(path), None) or digest_of(path)
         if path.stat().st_size < MIN_BYTES:
             return digest
         with suppress(OSError):
@@ -80,6 +83,11 @@ class SharedFiles:
 
     def _place(self, digest: str) -> Path:
         return self._folder / digest.removeprefix(_SCHEME)
+
+
+def _state(path: Path) -> tuple[int, int, int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def digest_of(path: Path) -> str:

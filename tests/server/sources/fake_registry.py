@@ -133,6 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.dumps(body).encode()
         self._send(status, body)
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def _answer(self, path: str, query: Query) -> Any:
         if path in self.server.answers:
             return self.server.answers[path](query)
@@ -146,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(body, bytes):
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
+                if self.command == "HEAD":
+                    return
                 cut_bytes = 3 if urlsplit(self.path).path in self.server.cut_paths else self.server.cut_bytes
                 self.wfile.write(body[: len(body) - cut_bytes])
                 return

@@ -8,7 +8,11 @@ import pytest
 
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.sources.mlflow_source import MlflowSource
+from penstock_server.sources.settings import FetchSettings
 from tests.s3 import s3_server
+from tests.server.sources.fake_registry import FakeRegistry, Query
+from tests.server.sources.test_store_faults import FILES as PUBLISHED
+from tests.server.sources.test_store_faults import GRAPH, found
 
 FILES = {"MLmodel": b"flavors: {onnx: {data: model.onnx}}\n"}
 
@@ -94,3 +98,77 @@ def test_a_store_that_is_away_is_told_and_leaves_nothing(
     with pytest.raises(UnavailableError, match="version 1 of model 'm' cannot be fetched"):
         MlflowSource(publisher.uri, cache_dir=tmp_path / "cache").fetch("m", "1")
     assert files(tmp_path / "cache") == {}
+
+
+class Objects:
+    """A bucket that gets things wrong, which moto's server cannot: it lists what it has, and answers as it is told."""
+
+    def __init__(self, fake: FakeRegistry) -> None:
+        self.fake = fake
+        fake.answers["/models"] = self._listed
+        fake.pages = {f"/models/m/1/{name}": content for name, content in PUBLISHED.items()}
+
+    def _listed(self, query: Query) -> bytes:
+        prefix = query.get("prefix", "")
+        names = [name.removeprefix("/models/") for name in self.fake.pages]
+        below = {name.removeprefix(prefix).partition("/")[:2] for name in names if name.startswith(prefix)}
+        return (
+            "<ListBucketResult><IsTruncated>false</IsTruncated>"
+            + "".join(
+                f"<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>"
+                if slash
+                else f"<Contents><Key>{prefix}{name}</Key><Size>{len(self.fake.pages[f'/models/{prefix}{name}'])}</Size>"
+                "</Contents>"
+                for name, slash in sorted(below)
+            )
+            + "</ListBucketResult>"
+        ).encode()
+
+
+@pytest.fixture
+def objects(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> Objects:
+    address = fake.uri.replace("user:hunter2@", "")
+    for name, value in {
+        "MLFLOW_S3_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    fake.register("m", "1", source="s3://models/m/1", champion="1")
+    return Objects(fake)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_faults_of_a_bucket_are_told_and_what_they_left_is_fetched_again(
+    objects: Objects, fake: FakeRegistry, tmp_path: Path
+) -> None:
+    source = MlflowSource(fake.uri, cache_dir=tmp_path, fetch=FetchSettings(max_mib=0.1, max_files=20))
+    graph = "/models/m/1/model.onnx"
+
+    def fails(kind: type[Exception], said: str) -> None:
+        with pytest.raises(kind, match=f"version 1 of model 'm' cannot be fetched: .*{said}"):
+            source.fetch("m", "1")
+        assert not [path for path in (tmp_path / "models").rglob("*") if path.is_file()]
+
+    fake.cut_paths.add(graph)
+    fails(UnavailableError, "does not give its files")
+    fake.cut_paths.clear()
+    for answer, kind, said in (
+        (GRAPH[:-1] + b"x", InvalidInputError, "'model.onnx' came as another than was published"),
+        ((404, b""), UnavailableError, "Not Found"),
+        ((403, b""), UnavailableError, "Forbidden"),
+        ((302, b""), UnavailableError, "does not give its files"),
+        (bytes(200_000), (InvalidInputError, UnavailableError), ""),  # more than was listed
+    ):
+        fake.answers[graph] = lambda _, answer=answer: answer
+        fails(kind, said)  # type: ignore[arg-type]
+        del fake.answers[graph]
+    whole = dict(fake.pages)
+    for name, said in (("../x", "a file named '..'"), ("a\\b", "expected a plain name")):
+        fake.pages[f"/models/m/1/{name}"] = b"x"
+        fails(InvalidInputError, said)
+        fake.pages = dict(whole)
+    fake.pages |= {f"/models/m/1/many/{n}": b"" for n in range(1000)}
+    fails(InvalidInputError, "more than 20 files")
+    fake.pages = whole
+    assert found(source.fetch("m", "1")) == PUBLISHED

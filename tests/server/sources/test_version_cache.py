@@ -1,4 +1,7 @@
 import json
+import random
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -256,3 +259,47 @@ def test_no_name_leaves_the_folder(model: str, version: str, identity: str, tmp_
     assert copy.folder.resolve().is_relative_to(root.resolve())
     assert len(copy.folder.resolve().relative_to(root.resolve()).parts) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+STORING = """
+import sys
+from pathlib import Path
+from penstock_server.sources.cache_sweep import sweep
+from penstock_server.sources.settings import CacheSettings
+from penstock_server.sources.version_cache import VersionCache
+cache_dir = Path(sys.argv[1])
+cache = VersionCache(cache_dir, "registry")
+print("begins", flush=True)
+for number in range(1_000_000):
+    def download(folder):
+        for name in ("model.onnx", "weights.bin"):
+            (folder / name).write_bytes(str(number % 7 if name == "model.onnx" else 0).encode() * 100_000)
+        return folder
+    identity = str(number % 7)
+    cache.find("m", "1", identity) or cache.store("m", "1", identity, download)
+    if number % 5 == 4:
+        sweep(cache_dir, CacheSettings(max_mib=0.2, keep=3))
+"""
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_leave_whole_copies_or_none(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    cache = VersionCache(tmp_path, "registry")
+    for _ in range(5):
+        command = [sys.executable, "-c", STORING, str(tmp_path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begins\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(draw.uniform(0.005, 0.1))
+        process.kill()
+        process.communicate()
+        for number in range(7):
+            copy = cache.find("m", "1", str(number))
+            if copy is not None:
+                assert content(copy) == str(number).encode() * 100_000
+                assert (copy.folder / "weights.bin").read_bytes() == b"0" * 100_000
+            del copy  # with its lease
+    sweep(tmp_path, CacheSettings(max_mib=0.0, keep=0))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
