@@ -214,6 +214,7 @@ DOORS: Final[dict[str, set[str]]] = {
         "penstock_server.control.rollout_gauges",
         "penstock_server.control.experiment_gauges",
         "penstock_server.control.evidence_gauges",
+        "penstock_server.control.residency_gauges",
         "penstock_server.control.webhook_gauges",
         "penstock_server.control.http",
         "penstock_tools.demo",

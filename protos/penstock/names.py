@@ -26,8 +26,11 @@ def role_of(alias: str) -> Role | None:
     return next((role for role in (CANARY, SHADOW) if alias.startswith(f"{role}-")), None)
 
 
-VersionState = Literal["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"]
-"""A version's state as `RepositoryIndex` reports it (Triton's model repository extension)."""
+VersionState = Literal["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING", "STANDBY"]
+"""A version's state as `RepositoryIndex` reports it (Triton's model repository extension).
+
+STANDBY is KServe's word for a version that is proven and not in memory: it is loaded when a call asks for it.
+"""
 
 VersionKey = tuple[str, str]
 """A model's name and a version's name."""

@@ -18,9 +18,10 @@ from penstock_server import lifeline
 from penstock_server.batching.limits import Batching
 from penstock_server.control.verdict import OUT_OF_DEVICE_MEMORY, Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_memory
-from penstock_server.memory import resident_bytes
+from penstock_server.memory import resident_bytes, return_memory
 from penstock_server.models.artifact import is_ensemble
 from penstock_server.models.loader import load
+from penstock_server.models.onnx_model import start_runtime
 from penstock_server.models.servable import OnnxServable
 from penstock_server.response_cache.verdict import caching_verdict
 
@@ -55,10 +56,13 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     started = time.monotonic()
     how = trial.how
     folder = Path(trial.folder)
-    before_bytes = resident_bytes()
     try:
         if is_ensemble(folder):
             return Verdict(took_s=time.monotonic() - started)  # it runs nothing that its models do not
+        # What a process takes once, and what is free again, is not the version's: of a small one it was ten times its own.
+        start_runtime()
+        return_memory()
+        before_bytes = resident_bytes()
         servable, cost = load(
             trial.key,
             folder,
@@ -74,6 +78,7 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     batching: Batching = "rows" if servable.is_batched else "request"
     note = "; ".join(filter(None, (servable.note, caching_verdict(servable, how.caching).note)))
     engine = servable.kernels.choice if isinstance(servable, OnnxServable) else None
+    return_memory()
     memory_bytes = max(0, resident_bytes() - before_bytes)
     servable.close()
     return Verdict(

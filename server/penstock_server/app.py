@@ -51,6 +51,7 @@ from penstock_server.control.prometheus_evidence import PrometheusEvidence
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.refusal_tags import RefusalTags
 from penstock_server.control.replicas import TIMEOUT_S, Replicas
+from penstock_server.control.residency_gauges import ResidencyCollector
 from penstock_server.control.rollout_gauges import RolloutCollector
 from penstock_server.control.rollouts import RolloutController
 from penstock_server.control.settings import PreemptionSettings
@@ -207,6 +208,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             unanswered=lambda: source.unanswered,
             watchdog=settings.watchdog,
             bounds=settings.airlock,
+            residency=settings.residency,
         )
         stack.push_async_callback(supervisor.kernels.close)
         _compile_kernels(stack, settings, is_native=wanted == NATIVE, has_rest=ports.rest is not None)
@@ -294,6 +296,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 of_this_process(),
                 CapacityCollector(meter.known),
                 *(() if webhooks is None else (WebhookCollector(webhooks.counts),)),
+                *((ResidencyCollector(supervisor.residents),) if settings.residency.is_on else ()),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),

@@ -27,6 +27,20 @@ class NotReadyError(PenstockError):
     """The model or version is known, but not loaded yet or no longer."""
 
 
+class StandbyError(NotReadyError):
+    """The model is not in memory, and is loaded when it is asked for.
+
+    Attributes:
+        model: its name.
+        retry_after_s: when a call may be worth another try, in seconds from now.
+    """
+
+    def __init__(self, text: str = "", model: str = "", retry_after_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.model = model
+        self.retry_after_s = retry_after_s
+
+
 class OverloadedError(PenstockError):
     """Too much waits already; a retry at once makes it worse."""
 

@@ -50,9 +50,11 @@ def return_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def resident_bytes() -> int:
-    """The memory of this process that is in use; 0 where the system does not tell."""
+def resident_bytes(pid: int | None = None) -> int:
+    """The memory of a process that is in use, of this one by default; 0 where the system does not tell, or it is gone."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path(f"/proc/{'self' if pid is None else pid}/statm").read_text().split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
     except (OSError, ValueError, IndexError):
         return 0

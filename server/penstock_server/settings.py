@@ -20,6 +20,7 @@ from penstock_server.control.settings import (
     AirlockSettings,
     HttpSettings,
     PreemptionSettings,
+    ResidencySettings,
     WatchdogSettings,
     WebhookSettings,
 )
@@ -183,6 +184,7 @@ class WorkerSettings:
     response_cache: ResponseCacheSettings
     tracing: TracingSettings
     labels: LabelSettings
+    residency: ResidencySettings
 
     def load_settings(self, model: str) -> LoadSettings:
         """How a model is loaded."""
@@ -230,6 +232,7 @@ class ServerSettings:
         watchdog_s: a worker whose loop shows no sign of life for this long is replaced.
         run_limit_s: so is one in which a batch on a model's own thread runs for this long.
         airlock: what a new version may use while it is tried in a process of its own.
+        residency: whether models are loaded when they are asked for, within a budget of memory; off by default.
         python: whether versions that run Python are served, and what their processes may use.
         access: who may call, and what for.
         tracing: which requests are traced, and where their spans go.
@@ -257,6 +260,7 @@ class ServerSettings:
     watchdog_s: float = 10.0
     run_limit_s: float = 60.0
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
+    residency: ResidencySettings = field(default_factory=ResidencySettings)
     python: PythonSettings = field(default_factory=PythonSettings)
     batching: BatchLimits = field(default_factory=BatchLimits)
     serving: ModelSettings = field(default_factory=ModelSettings)
@@ -299,10 +303,18 @@ class ServerSettings:
                 "poll_interval_s takes more than 0 seconds and grace_s 0 or more, "
                 f"got {self.poll_interval_s} and {self.grace_s}"
             )
+        self._check_budgets()
         # A worker's loop comes round once a second when nothing happens.
         for name, limit_s in (("watchdog_s", self.watchdog_s), ("run_limit_s", self.run_limit_s)):
             if not 3 <= limit_s < inf:
                 raise InvalidInputError(f"{name} is {limit_s}, expected at least 3 seconds")
+
+    def _check_budgets(self) -> None:
+        if self.residency.is_on and self.airlock.memory_budget_mib is not None:
+            raise InvalidInputError(
+                "residency.memory_budget_mib and airlock.memory_budget_mib are both set, expected one of them: models that do "
+                "not fit beside the others are either loaded when they are asked for, or kept out"
+            )
 
     def load_settings(self, model: str) -> LoadSettings:
         """How a model is loaded, by the airlock as by the workers."""

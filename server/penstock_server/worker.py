@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from penstock.names import FEEDBACK_MODEL, VersionKey
+from penstock.names import FEEDBACK_MODEL, VersionKey, VersionState
 from penstock_server import lifeline
 from penstock_server.access.credentials import Credentials
 from penstock_server.access.gate import Gate
@@ -33,7 +33,7 @@ from penstock_server.clock import monotonic
 from penstock_server.control import messages
 from penstock_server.control.forwarding import ForwardedCalls
 from penstock_server.control.worker_link import WorkerLink
-from penstock_server.errors import InvalidInputError, PenstockError
+from penstock_server.errors import InvalidInputError, PenstockError, StandbyError
 from penstock_server.kernels import compiled
 from penstock_server.labels.label_file import LabelWriter
 from penstock_server.labels.settings import LabelSettings
@@ -62,13 +62,14 @@ from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
 from penstock_server.prediction.shadows import Shadows
+from penstock_server.prediction.waiting_room import WaitingRoom
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.response_cache.responses import ResponseCache, VersionResponses
 from penstock_server.response_cache.verdict import caching_verdict
-from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
+from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 from penstock_server.services.feedback import Feedback
 from penstock_server.services.health import Health
 from penstock_server.services.inference import MODEL_INFER, inference_methods
@@ -160,6 +161,7 @@ class Worker:
         report = Recorder(own_counters)
         self._tracer = _tracer(settings.tracing, counters.parent / span_file.FILE, slot)
         self._predictor = Predictor(clock=monotonic, report=report, thread=self._large, tracer=self._tracer)
+        self._room = self._waiting_room()
         self._inbox: queue.SimpleQueue[messages.Command | _Loaded | _LoadedEnsemble | None] = queue.SimpleQueue()
         self._health = Health(self._predictor)
         self._shadow = ShadowThread(self._post)
@@ -232,7 +234,7 @@ class Worker:
         forms = None
         if isinstance(self._transport, NativeTransport) and (kernels := compiled.available(REST_KERNELS)) is not None:
             forms = Forms(kernels, self._transport, lambda: self._predictor.routing_table)
-        describer = DirectCalls(inference_methods(self._predictor, self._feedback))
+        describer = DirectCalls(inference_methods(self._predictor, self._feedback, waits=False))
         signatures = Signatures(describer, generation=lambda: self._predictor.routing_table)
         routes = Routes(caller, signatures, post=self._post, most_bytes=most_bytes, forms=forms)
         files = self._settings.grpc.tls
@@ -249,6 +251,21 @@ class Worker:
             self._transport.take_in(self._rest)
         else:
             self._rest_thread = GuestThread(self._rest, self._post)
+
+    def _waiting_room(self) -> WaitingRoom | None:
+        """Where calls wait for models that are loaded when they are asked for; None where all are loaded at once."""
+        residency = self._settings.residency
+        if not residency.is_on:
+            return None
+        room = WaitingRoom(
+            lambda model: self._link.send(messages.Wanted(model)),
+            self._post,
+            clock=monotonic,
+            wait_s=residency.wait_s,
+            most_calls=residency.waiting_calls,
+        )
+        self._predictor.take_room(room)
+        return room
 
     def _take_plain(self, transport: NativeTransport) -> None:
         """Has compiled kernels take the requests that they can, where there are kernels."""
@@ -554,8 +571,22 @@ class Worker:
 
     def _route_swap(self) -> Callable[[], None]:
         """The reactor's action that puts the last plans in force, over the versions that are loaded now."""
+        loaded: dict[str, dict[str, Executor]] = {}
+        for (name, version), executor in self._executors.items():
+            loaded.setdefault(name, {})[version] = executor
+        is_lazy = self._room is not None
         models = {
-            name: self._served(name, routes) for name, routes in self._serving.models.items() if name != FEEDBACK_MODEL
+            name: ServedModel(
+                name,
+                routes.plan,
+                loaded.get(name, {}),
+                routes.statuses,
+                routes.problem,
+                is_lazy=is_lazy,
+                is_on_call=routes.is_on_call,
+            )
+            for name, routes in self._serving.models.items()
+            if name != FEEDBACK_MODEL
         }
         replaced = self._bind_ensembles(models)
         bound = [(*key, executors) for key, executors in self._bound.items()]
@@ -572,6 +603,8 @@ class Worker:
             self._health.changed()
             for executor, closed in replaced:
                 executor.drain(closed.set)
+            if self._room is not None:
+                self._room.routes_changed()
 
         for executor, closed in replaced:
             threading.Thread(target=_join, args=(executor, closed), name="unbind", daemon=True).start()
@@ -595,7 +628,8 @@ class Worker:
                 models[model] = models[model].with_executor(version, executors.first)
             except PenstockError as error:
                 reason = why_not(error)
-                models[model] = models[model].with_status(version, VersionStatus("UNAVAILABLE", reason))
+                state: VersionState = "LOADING" if isinstance(error, StandbyError) else "UNAVAILABLE"
+                models[model] = models[model].with_status(version, VersionStatus(state, reason))
             if self._unbound.get(key) != reason:
                 self._unbound[key] = reason
                 self._link.send(messages.EnsembleBound(*key, reason))
@@ -630,10 +664,6 @@ class Worker:
     def _cost_of(self, servable: Servable) -> Cost:
         executor = self._executors.get(servable.key)
         return Cost(0.0, 0.0) if executor is None else executor.cost
-
-    def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
-        executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
-        return ServedModel(name, routes.plan, executors, routes.statuses, routes.problem)
 
     def _assign_roles(self, model: ServedModel, failed_keys: FailedKeys | None) -> None:
         for version, executor in model.executors.items():

@@ -237,6 +237,14 @@ def test_a_model_may_have_threads_of_its_own() -> None:
     assert [settings.threads_of(name) for name in ("churn", "fraud")] == [2, 4]
 
 
+def test_models_are_pinned_by_name_or_pattern(file: Path) -> None:
+    assert not ServerSettings().residency.is_on
+    file.write_text('[residency]\nmemory_budget_mib = 500\npinned = ["fraud", "pricing-*"]')
+    residency = read_settings(file).residency
+    pinned = [name for name in ("fraud", "fraud-2", "pricing-eu", "Pricing-us", "other") if residency.is_pinned(name)]
+    assert (residency.is_on, pinned) == (True, ["fraud", "pricing-eu"])
+
+
 def test_the_airlock_and_the_watchdog_have_settings(file: Path) -> None:
     settings = ServerSettings()
     assert (settings.airlock.memory_mib, settings.airlock.timeout_s) == (4096, 120.0)
@@ -252,6 +260,14 @@ def test_the_airlock_and_the_watchdog_have_settings(file: Path) -> None:
     [
         ("watchdog_s = 2.5", "watchdog_s is 2.5, expected at least 3 seconds"),
         ("run_limit_s = nan", "run_limit_s is nan, expected at least 3 seconds"),
+        ("[residency]\nmemory_budget_mib = 0", "residency.memory_budget_mib is 0, expected at least 1"),
+        ("[residency]\nwait_s = nan", "residency.wait_s is nan, expected more than 0 seconds"),
+        ("[residency]\nstay_s = -1", "residency.stay_s is -1.0, expected 0 seconds or more"),
+        ("[residency]\nwaiting_calls = -1", "residency.waiting_calls is -1, expected 0 or more"),
+        (
+            "[residency]\nmemory_budget_mib = 500\n[airlock]\nmemory_budget_mib = 500",
+            "residency.memory_budget_mib and airlock.memory_budget_mib are both set, expected one of them",
+        ),
         ("[airlock]\nmemory_mib = 100", "airlock.memory_mib is 100, expected at least 256"),
         ("[airlock]\ntimeout_s = 0.5", "airlock.timeout_s is 0.5, expected at least 1 second"),
         ("[airlock]\ntimeout_s = inf", "airlock.timeout_s is inf"),

@@ -62,9 +62,8 @@ async def _forgets_when_away(member: Any) -> None:
 
 
 def _drops_early(store: Any, slot: int, keys: Any) -> None:
-    for held_slot, key in list(store._versions):
-        if held_slot == slot:
-            store.forget(slot, key)
+    for key in list(store._versions):
+        store.forget(slot, key)
 
 
 async def _leaves_trials(airlock: Any) -> None:

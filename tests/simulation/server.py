@@ -427,7 +427,7 @@ class Server:
 
     def counted(self, slot: int | None, key: VersionKey) -> list[Path]:
         """The files that a version's counts in a slot are read from, now or once its new files answer."""
-        found = (held.get((slot, key)) for held in (self.counters._versions, self.counters._next))
+        found = (self.counters._versions.get(key, {}).get(slot), self.counters._next.get((slot, key)))
         return [one.path for one in found if one is not None]
 
 

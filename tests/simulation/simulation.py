@@ -377,7 +377,7 @@ class Simulation:
         world, server = self.world, self.server
         for worker in server.living:
             for key, executor in worker.executors.items():
-                held = server.counters._versions.get((worker.slot, key))
+                held = server.counters._versions.get(key, {}).get(worker.slot)
                 if held is None or held.path != executor.path:
                     world.violate(f"{worker} counts {key} in {executor.path}, and {held} is read")
         tasks = len(world.tasks(server.process))

@@ -22,20 +22,33 @@ def common_champions(workers: Collection[Mapping[str, TrafficPlan]]) -> dict[str
 
 
 def common_files(
-    champions: Mapping[str, str], held: Collection[Mapping[VersionKey, str]]
+    champions: Mapping[str, str], held: Collection[Mapping[VersionKey, str]], *, all_hold: bool = True
 ) -> dict[str, tuple[str, str]]:
     """Each of these champions with the identity of its files, where all workers hold the same files.
 
     Args:
         champions: the version of each model.
         held: for each worker, the identity of the files of each version that it has loaded.
+        all_hold: each worker must hold them; else each that has the version.
     """
     files = {model: {one.get((model, version)) for one in held} for model, version in champions.items()}
+    if not all_hold:
+        files = {model: identities - {None} for model, identities in files.items()}
     return {
         model: (champions[model], identity)
         for model, identities in files.items()
         if len(identities) == 1 and (identity := next(iter(identities))) is not None
     }
+
+
+def agreed_champions(workers: Collection[Mapping[str, TrafficPlan]]) -> dict[str, str]:
+    """The version of each model that is champion in every worker's plans that have the model."""
+    found: dict[str, set[str]] = {}
+    for plans in workers:
+        for model, plan in plans.items():
+            if plan.champion is not None:
+                found.setdefault(model, set()).add(plan.champion)
+    return {model: next(iter(versions)) for model, versions in found.items() if len(versions) == 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ class ServesModels(Protocol):
     async def act(self) -> None:
         """Acts on all that is known now."""
 
+    def want(self, model: str) -> None:
+        """Has a model loaded by all workers, where models are loaded when they are asked for."""
+
     async def next_round(self) -> None:
         """Returns when something may have changed."""
 
@@ -48,9 +51,11 @@ async def load(body: bytes, *, refresh: Callable[[], Awaitable[None]], superviso
     try:
         async with asyncio.timeout(LOAD_S):
             await refresh()
+            supervisor.want(model)
             await supervisor.act()
             version, status = supervisor.champion_status(model)
             while status.state == "LOADING":
+                supervisor.want(model)
                 await supervisor.next_round()
                 version, status = supervisor.champion_status(model)
     except TimeoutError:

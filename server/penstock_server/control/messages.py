@@ -158,6 +158,12 @@ class ProcessEnded(msgspec.Struct, frozen=True, tag=True):
     how: str
 
 
+class Wanted(msgspec.Struct, frozen=True, tag=True):
+    """Calls wait for a model that the worker has not in memory."""
+
+    model: str
+
+
 class Served(msgspec.Struct, frozen=True, tag=True):
     """The `Serve` of this generation is in force."""
 
@@ -194,7 +200,16 @@ class ControlRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 Event = (
-    Loaded | LoadFailed | EnsembleBound | ProcessEnded | Served | Unloaded | Listening | ListenFailed | ControlRequest
+    Loaded
+    | LoadFailed
+    | EnsembleBound
+    | ProcessEnded
+    | Wanted
+    | Served
+    | Unloaded
+    | Listening
+    | ListenFailed
+    | ControlRequest
 )
 
 _commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)

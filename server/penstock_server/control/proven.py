@@ -23,7 +23,7 @@ from penstock_server.models.version_folder import file_states
 
 log = structlog.get_logger(__name__)
 
-MOST_RECORDS: Final = 1000
+MOST_RECORDS: Final = 10_000
 _MAX_BYTES: Final = 256 * 1024
 _RUNTIMES: Final = sorted({provider.package for provider in PROVIDERS.values()})
 """The packages that bring onnxruntime; one of them is installed."""

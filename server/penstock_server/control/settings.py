@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from math import inf
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -149,6 +150,47 @@ class AirlockSettings:
             raise InvalidInputError(f"airlock.memory_budget_mib is {self.memory_budget_mib}, expected at least 1")
         if self.latency_factor is not None and not 1 <= self.latency_factor < inf:
             raise InvalidInputError(f"airlock.latency_factor is {self.latency_factor}, expected at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencySettings:
+    """Whether models are loaded when they are asked for, and leave memory for others; all are loaded at once by default.
+
+    Attributes:
+        memory_budget_mib: the resident memory that each worker may have, all of its process: what `ps` and the metric
+            `penstock_worker_resident_bytes` show. A container needs this times the workers, and 200 to 500 MiB for the other
+            processes. None loads every model into every worker.
+        pinned: the models that are loaded at the start and never leave, each by its name or a pattern such as `fraud-*`.
+        wait_s: how long a call waits for its model to be loaded, unless its own deadline comes first. Then it ends UNAVAILABLE.
+        waiting_calls: how many calls of a worker may wait for models.
+        stay_s: how long a model stays at least once it was let in, whatever else is asked for.
+    """
+
+    memory_budget_mib: int | None = None
+    pinned: tuple[str, ...] = ()
+    wait_s: float = 30.0
+    waiting_calls: int = 1000
+    stay_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.memory_budget_mib is not None and self.memory_budget_mib < 1:
+            raise InvalidInputError(f"residency.memory_budget_mib is {self.memory_budget_mib}, expected at least 1")
+        # Written so that NaN, which TOML can say, is refused as well.
+        if not 0 < self.wait_s < inf:
+            raise InvalidInputError(f"residency.wait_s is {self.wait_s}, expected more than 0 seconds")
+        if self.waiting_calls < 0:
+            raise InvalidInputError(f"residency.waiting_calls is {self.waiting_calls}, expected 0 or more")
+        if not 0 <= self.stay_s < inf:
+            raise InvalidInputError(f"residency.stay_s is {self.stay_s}, expected 0 seconds or more")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether models come and go."""
+        return self.memory_budget_mib is not None
+
+    def is_pinned(self, model: str) -> bool:
+        """Whether a model never leaves."""
+        return any(fnmatchcase(model, pattern) for pattern in self.pinned)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server import memory
 from penstock_server.control.champions import champion_signals
 from penstock_server.control.view import ServerView, VersionView
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
@@ -32,7 +33,6 @@ log = structlog.get_logger(__name__)
 
 DRIFT_INTERVAL_S: Final = 1.0
 """The pause between two checks for drift; one that finds no new window takes microseconds per version."""
-_PAGE_BYTES: Final = 4096
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -84,7 +84,9 @@ class ServerStatus:
             versions=self._loaded(view),
             slots=self._counters.of_slots(),
             restarts={worker.slot: worker.restarts for worker in view.workers},
-            resident_bytes={worker.slot: size for worker in view.workers if (size := _resident_bytes(worker.pid))},
+            resident_bytes={
+                worker.slot: size for worker in view.workers if (size := memory.resident_bytes(worker.pid))
+            },
             cpu_s={worker.slot: used for worker in view.workers if (used := _cpu_s(worker.pid)) is not None},
             connections={worker.slot: worker.connections for worker in view.workers if worker.connections is not None},
             sources={state.name: state.state == "answers" for state in states},
@@ -184,14 +186,6 @@ def _class_names(artifact: Artifact | None) -> list[str]:
     manifest = None if artifact is None else artifact.manifest
     classes = () if manifest is None else manifest.classes or ()
     return [str(label) for label in classes] if any(isinstance(label, str) for label in classes) else []
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * _PAGE_BYTES
 
 
 def _cpu_s(pid: int) -> float | None:

@@ -8,7 +8,7 @@ workers' processes belong to `control.worker_pool`.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
@@ -18,10 +18,11 @@ import msgspec
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server import memory
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import gates, messages
 from penstock_server.control.airlock import Airlock, RunTrial
-from penstock_server.control.fallback import Fallbacks, common_champions, common_files
+from penstock_server.control.fallback import Fallbacks, agreed_champions, common_champions, common_files
 from penstock_server.control.fetcher import ArtifactFetcher, FetchesFiles, ReadFiles
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.kernels import KernelCompiler
@@ -29,9 +30,10 @@ from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.quarantine import Quarantine
 from penstock_server.control.readiness import Signs, WorkerSigns, not_ready_reason
 from penstock_server.control.reconcile import Versions, load_order, next_steps, one_first, plan_keys
-from penstock_server.control.settings import AirlockSettings, WatchdogSettings
+from penstock_server.control.residents import Registered, Residents, Use, WorkerState
+from penstock_server.control.settings import AirlockSettings, ResidencySettings, WatchdogSettings
 from penstock_server.control.verdict import LoadSettings, Trial, Verdict
-from penstock_server.control.view import ServerView, Standing, WorkerView, version_statuses, version_views
+from penstock_server.control.view import ServerView, Standing, WorkerView, held_by, version_statuses, version_views
 from penstock_server.control.worker_pool import LOOK_S, StartWorker, WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import NotFoundError, UnavailableError
@@ -47,6 +49,7 @@ from penstock_server.transport.shared_port import SharedPort
 
 log = structlog.get_logger(__name__)
 
+_STANDBY: Final = "not in memory; it is loaded when it is asked for"
 RECONCILE_S: Final = 1.0
 """The longest time between two rounds, so that fetches that failed are tried again."""
 PATIENCE_S: Final = 10.0
@@ -74,8 +77,11 @@ class Supervisor:
         reconcile_s: the longest time between two rounds.
         look_s: the time between two looks at the workers' signs of life.
         bounds: what a version may need and take that has passed the airlock.
+        residency: whether models are loaded when they are asked for.
+        resident_bytes: the resident memory of a process.
 
     Attributes:
+        residents: which models each worker has in memory, where they come and go.
         kernels: compiles the feature kernels, once a version needs them.
         ready: set once the server was ready.
     """
@@ -100,6 +106,8 @@ class Supervisor:
         reconcile_s: float = RECONCILE_S,
         look_s: float = LOOK_S,
         bounds: AirlockSettings = AirlockSettings(),  # noqa: B008 - frozen
+        residency: ResidencySettings = ResidencySettings(),  # noqa: B008 - frozen
+        resident_bytes: Callable[[int], int] = memory.resident_bytes,
         clock: Clock = monotonic,
     ) -> None:
         self._bounds = bounds
@@ -128,6 +136,10 @@ class Supervisor:
         self._quarantine = Quarantine(clock)
         self._process_ends: Counter[VersionKey] = Counter()
         self._fallbacks = Fallbacks()
+        self.residents = Residents(residency, clock)
+        self._resident_bytes = resident_bytes
+        # What may be loaded, as of the last round.
+        self._loadable: AbstractSet[VersionKey] = frozenset()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.kernels = KernelCompiler(FEATURE_KERNELS, self._change.set, clock=clock)
         self.ready = asyncio.Event()
@@ -187,6 +199,14 @@ class Supervisor:
         """Returns when something has changed and was acted on; after `RECONCILE_S` in any case."""
         await self._round.wait()
 
+    def want(self, model: str) -> None:
+        """Has a model loaded into every worker, where models are loaded when they are asked for."""
+        if self.residents.is_on and model in self._desired.models:
+            for slot, worker in self._pool.workers.items():
+                if model not in worker.plans:
+                    self.residents.ask(slot, model)
+            self._change.set()
+
     def champion_status(self, model: str) -> tuple[str, VersionStatus]:
         """The version that is to answer for a model, and how it stands: READY once every worker answers with it.
 
@@ -204,6 +224,8 @@ class Supervisor:
         if self._fetcher.is_fetching(key):
             return plan.champion, VersionStatus("LOADING", "its files are being fetched")
         status = self._standing(key).status
+        if status.state == "STANDBY":
+            status = VersionStatus("LOADING", status.reason)
         failed = (failure for worker in workers if (failure := _failure(worker, key)) is not None)
         if status.state != "UNAVAILABLE":
             status = next(failed, VersionStatus("LOADING", status.reason))
@@ -223,6 +245,14 @@ class Supervisor:
         if not workers or any(worker.is_serve_pending for worker in workers):
             return {}
         first, *others = workers
+        if self.residents.is_on:
+            # A worker that has a model not in memory routes nothing of it, and will route by the desired plan.
+            plans = {model: plan for worker in workers for model, plan in worker.plans.items()}
+            return {
+                model: plan
+                for model, plan in plans.items()
+                if all(one.plans.get(model, plan) == plan for one in workers)
+            }
         return {
             model: plan for model, plan in first.plans.items() if all(one.plans.get(model) == plan for one in others)
         }
@@ -232,11 +262,12 @@ class Supervisor:
         workers = list(self._pool.workers.values())
         if self._fetcher.failure(key) is None and (refusal := self._refusal(key)) is not None:
             return Health(is_ready=False, is_refused=True, reason=refusal)
-        status = version_statuses(key[0], self._desired.models.get(key[0]), workers, self._standing).get(key[1])
+        held = [held_by(worker) for worker in workers]
+        status = version_statuses(key[0], self._desired.models.get(key[0]), held, self._standing).get(key[1])
         if status is None:
             return Health(is_ready=False)
         # A version that answers may have something that is worth knowing.
-        return Health() if status.state == "READY" else Health(is_ready=False, reason=status.reason)
+        return Health() if status.state in {"READY", "STANDBY"} else Health(is_ready=False, reason=status.reason)
 
     def refused(self) -> dict[VersionKey, str]:
         """The desired versions that are refused as they are, with the reasons; without what could not be fetched just now."""
@@ -283,7 +314,7 @@ class Supervisor:
                 self._fetcher.doubt((model, version))
                 self._failed_reloads += 1
                 log.error("version cannot be served", slot=worker.slot, model=model, version=version, reason=reason)
-            case messages.EnsembleBound() | messages.ProcessEnded():
+            case messages.EnsembleBound() | messages.ProcessEnded() | messages.Wanted():
                 self._note(worker, event)
             case messages.Served(generation):
                 worker.on_served(generation)
@@ -305,8 +336,13 @@ class Supervisor:
                 return  # nothing changed
         self._change.set()
 
-    def _note(self, worker: WorkerProcess, event: messages.EnsembleBound | messages.ProcessEnded) -> None:
-        """Notes what became of a version that the worker goes on with."""
+    def _note(
+        self, worker: WorkerProcess, event: messages.EnsembleBound | messages.ProcessEnded | messages.Wanted
+    ) -> None:
+        """Notes what became of a version that the worker goes on with, or which model its callers wait for."""
+        if isinstance(event, messages.Wanted):
+            self.residents.ask(worker.slot, event.model)
+            return
         key = event.model, event.version
         if isinstance(event, messages.ProcessEnded):
             self._note_end(worker, key, event.how)
@@ -330,7 +366,7 @@ class Supervisor:
         held = {key for worker in self._pool.workers.values() for key in worker.versions}
         # Versions that some worker holds: metrics and drift need their files until they are unloaded.
         others = sorted(wanted | (held & self._fetcher.artifacts.keys()))
-        order = load_order(self._desired.models, Versions(fallbacks=self._fallbacks.versions), {})
+        order = load_order(self._asked_first(), Versions(fallbacks=self._fallbacks.versions), {})
         self._fetcher.require([*order, *others], self._fallbacks.required(self._desired.identities))
         self._airlock.require(self._trials(order))
         loaded = self._loaded()
@@ -339,15 +375,52 @@ class Supervisor:
         for key in self._process_ends.keys() - wanted - held:
             del self._process_ends[key]
         known = self._known()
+        self._loadable = known.loadable.keys()
         for port in self._ports:
             port.keep(self._pool.workers)
         for worker in self._pool.workers.values():
             worker.forget_failures(self._fetcher.artifacts)
             self._counters.keep(worker.slot, wanted | worker.versions.keys())
-            self._reconcile_worker(worker, known, loaded)
+            self._reconcile_worker(worker, self._desired_of(worker), known, loaded)
         self._note_what_answers()
         if not self.ready.is_set() and self.view().is_ready:
             self.ready.set()
+
+    def _asked_first(self) -> Mapping[str, TrafficPlan]:
+        """The desired plans, those first of models that callers wait for."""
+        plans = self._desired.models
+        asked = [model for model in self.residents.asked if model in plans]
+        return {model: plans[model] for model in (*asked, *plans)} if asked else plans
+
+    def _desired_of(self, worker: WorkerProcess) -> Mapping[str, TrafficPlan]:
+        """What one worker is to serve: all that is desired, unless models come and go."""
+        plans = self._desired.models
+        if not self.residents.is_on:
+            return plans
+        state = WorkerState(
+            worker.versions,
+            worker.plans.keys(),
+            self._resident_bytes(worker.pid) if worker.is_listening else 0,
+            {key: Use(*found) for key, found in self._counters.uses(worker.slot).items()},
+        )
+        self.residents.decide(worker.slot, state, Registered(plans, self._size, self._needs()))
+        return {model: plans[model] for model in self.residents.models(worker.slot)}
+
+    def _size(self, key: VersionKey) -> int | None:
+        """What a version takes in memory; None if it cannot be loaded, or not yet."""
+        if key not in self._loadable:
+            return None
+        verdict = self._airlock.verdict(key, self._fetcher.identity(key))
+        return None if verdict is None else verdict.memory_bytes
+
+    def _needs(self) -> dict[str, frozenset[str]]:
+        """The models that the champion of each ensemble asks."""
+        artifacts = self._fetcher.artifacts
+        return {
+            model: frozenset(artifact.ensemble.models)
+            for (model, version), artifact in artifacts.items()
+            if artifact.ensemble is not None and self._desired.models.get(model, TrafficPlan()).champion == version
+        }
 
     def _trials(self, order: Sequence[VersionKey]) -> list[Trial]:
         """The versions to try, in this order."""
@@ -388,7 +461,7 @@ class Supervisor:
             order,
             {key: verdict for key, verdict in found.items() if verdict is not None and verdict.has_passed},
             loaded={key for key, identity in identities.items() if (key, identity) in loaded},
-            answering=common_champions([worker.plans for worker in self._pool.workers.values()]),
+            answering=self._champions(),
             settings=self._bounds,
         )
         for key, reason in refused.items():
@@ -453,12 +526,16 @@ class Supervisor:
         return lambda key: self._quarantine.reason(key, worker.identities.get(key, "")) is not None
 
     def _reconcile_worker(
-        self, worker: WorkerProcess, known: Versions, loaded: AbstractSet[tuple[VersionKey, str]]
+        self,
+        worker: WorkerProcess,
+        desired: Mapping[str, TrafficPlan],
+        known: Versions,
+        loaded: AbstractSet[tuple[VersionKey, str]],
     ) -> None:
         """Sends one worker its next commands; none while it has not confirmed the last plans."""
         if worker.is_serve_pending:
             return
-        steps = next_steps(self._desired.models, self._known_to(worker, known, loaded), worker.snapshot())
+        steps = next_steps(desired, self._known_to(worker, known, loaded), worker.snapshot())
         if steps.load is not None:
             self._load(worker, steps.load)
         for key in steps.unload:
@@ -495,20 +572,34 @@ class Supervisor:
         worker.load(command, identity)
 
     def _serve(self, worker: WorkerProcess, plans: dict[str, TrafficPlan]) -> None:
+        held = [held_by(worker)]
         models = {
             model: ModelRoutes(
                 plans.get(model),
-                version_statuses(model, self._desired.models.get(model), [worker], self._standing),
+                version_statuses(model, self._desired.models.get(model), held, self._standing),
                 self._desired.problems.get(model, ""),
+                self._is_on_call(model),
             )
             for model in sorted(self._desired.models.keys() | plans.keys() | self._desired.problems.keys())
         }
         worker.serve(models, self._is_settled(worker))
 
+    def _is_on_call(self, model: str) -> bool:
+        """Whether a model is loaded when it is asked for, and can be."""
+        if not self.residents.is_on or model not in self._desired.models:
+            return False
+        champions = {self._desired.models[model].champion, self._fallbacks.versions.get(model)}
+        return any((model, version) in self._loadable for version in champions) and not self.residents.why_not(model)
+
+    def _champions(self) -> dict[str, str]:
+        """The version of each model that answers in every worker; where models come and go, in those that have the model."""
+        plans = [worker.plans for worker in self._pool.workers.values()]
+        return agreed_champions(plans) if self.residents.is_on else common_champions(plans)
+
     def _note_what_answers(self) -> None:
         workers = list(self._pool.workers.values())
-        champions = common_champions([one.plans for one in workers]) if len(workers) == self._pool.slots else {}
-        common = common_files(champions, [one.identities for one in workers])
+        champions = self._champions() if len(workers) == self._pool.slots else {}
+        common = common_files(champions, [one.identities for one in workers], all_hold=not self.residents.is_on)
         self._fallbacks = self._fallbacks.after(common, self._desired.models.keys(), self._clock())
 
     def _is_settled(self, worker: WorkerProcess) -> bool:
@@ -518,9 +609,11 @@ class Supervisor:
         """
         if not worker.has_settled and (self._is_polled or self._desired.models):
             is_known = not self._unanswered() or self._clock() - self._started_s > PATIENCE_S
+            models = self._desired.models
             worker.has_settled = is_known and all(
                 plan.champion is None or model in worker.plans or self._has_tried(worker, model, plan.champion)
-                for model, plan in self._desired.models.items()
+                for model, plan in models.items()
+                if self.residents.is_awaited(model, models)
             )
         return worker.has_settled
 
@@ -561,6 +654,10 @@ class Supervisor:
         if self._awaits_kernels(key):
             return Standing(VersionStatus("LOADING", self.kernels.reason))
         verdict = self._airlock.verdict(key, self._fetcher.identity(key))
+        if verdict is not None and self.residents.is_on:
+            too_large = self.residents.why_not(key[0])
+            status = VersionStatus("UNAVAILABLE", too_large) if too_large else VersionStatus("STANDBY", _STANDBY)
+            return Standing(status, note=verdict.note)
         if verdict is not None:
             return Standing(VersionStatus("LOADING"), note=verdict.note)
         is_tried = self._airlock.is_trying(key)
@@ -599,13 +696,14 @@ class Supervisor:
         return sum(self._fetcher.failure(key) is None and self._refusal(key) is not None for key in keys)
 
     def _signs(self, workers: Sequence[WorkerProcess]) -> Signs:
+        can_load = self.residents.is_on and bool(self._loadable)
         return Signs(
             is_stopping=self._is_stopping,
             was_ready=self.ready.is_set(),
             is_polled=self._is_polled,
             unanswered=self._unanswered(),
             slots=self._pool.slots,
-            workers=[WorkerSigns(one.is_listening, one.is_silent, bool(one.plans)) for one in workers],
+            workers=[WorkerSigns(one.is_listening, one.is_silent, bool(one.plans) or can_load) for one in workers],
         )
 
     def artifact(self, key: VersionKey) -> Artifact | None:

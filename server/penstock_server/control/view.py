@@ -10,7 +10,7 @@ from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
 
-_WORST_LAST: Final[tuple[VersionState, ...]] = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE")
+_WORST_LAST: Final[tuple[VersionState, ...]] = ("READY", "STANDBY", "LOADING", "UNLOADING", "UNAVAILABLE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Standing:
     """What is known of a version apart from the workers that hold it.
 
     Attributes:
-        status: LOADING, or UNAVAILABLE with the reason.
+        status: LOADING, STANDBY, or UNAVAILABLE with the reason.
         is_barred: it must not answer even where it is loaded.
         note: what is worth knowing of it although it can be served.
     """
@@ -101,35 +101,40 @@ class Standing:
     note: str = ""
 
 
+Statuses = Mapping[str, Mapping[str, VersionStatus]]
+"""What a worker holds, by model and version."""
+
+
 def version_statuses(
-    model: str,
-    desired: TrafficPlan | None,
-    workers: Iterable[WorkerProcess],
-    standing: Callable[[VersionKey], Standing],
+    model: str, desired: TrafficPlan | None, held: Sequence[Statuses], standing: Callable[[VersionKey], Standing]
 ) -> dict[str, VersionStatus]:
-    """The status of each version of a model that is desired or that one of these workers holds.
+    """The status of each version of a model that is desired or that one of the workers holds.
 
     It is the worst status over the workers that hold it; while none does, it depends on how far it has come.
     """
-    # Copied, since metrics are read on other threads while the supervisor's thread changes what workers hold.
-    held = [{key[1]: one for key, one in _held(worker).items() if key[0] == model} for worker in workers]
+    of_model = [statuses for one in held if (statuses := one.get(model))]
     versions = dict.fromkeys(() if desired is None else desired.versions)
-    versions |= dict.fromkeys(version for statuses in held for version in statuses)
+    for statuses in of_model:
+        versions |= dict.fromkeys(statuses)
     return {
-        version: _status(standing((model, version)), [one[version] for one in held if version in one])
+        version: _status(standing((model, version)), [one[version] for one in of_model if version in one])
         for version in versions
     }
 
 
-def _held(worker: WorkerProcess) -> dict[VersionKey, VersionStatus]:
+def held_by(worker: WorkerProcess) -> Statuses:
     """What a worker holds, with what is wrong with versions that answer all the same."""
+    # Copied, since metrics are read on other threads while the supervisor's thread changes what workers hold.
     notes, unbound = dict(worker.notes), dict(worker.unbound)
-    return {
-        key: VersionStatus("UNAVAILABLE", unbound[key])
-        if key in unbound
-        else VersionStatus(status.state, status.reason or notes.get(key, ""))
-        for key, status in list(worker.versions.items())
-    }
+    found: dict[str, dict[str, VersionStatus]] = {}
+    for key, status in list(worker.versions.items()):
+        model, version = key
+        found.setdefault(model, {})[version] = (
+            VersionStatus("UNAVAILABLE", unbound[key])
+            if key in unbound
+            else VersionStatus(status.state, status.reason or notes.get(key, ""))
+        )
+    return found
 
 
 def _status(standing: Standing, held: Sequence[VersionStatus]) -> VersionStatus:
@@ -151,11 +156,12 @@ def version_views(
     desired: Desired, workers: Sequence[WorkerProcess], standing: Callable[[VersionKey], Standing]
 ) -> tuple[VersionView, ...]:
     """Every version that is desired or held, by model and version."""
-    models = sorted(desired.models.keys() | {model for worker in workers for model, _ in list(worker.versions)})
+    held = [held_by(worker) for worker in workers]
+    models = sorted(desired.models.keys() | {model for one in held for model in one})
     views = []
     for model in models:
         plans = [plan for worker in workers if (plan := worker.plans.get(model)) is not None]
-        statuses = version_statuses(model, desired.models.get(model), workers, standing)
+        statuses = version_statuses(model, desired.models.get(model), held, standing)
         for version, status in sorted(statuses.items()):
             roles = tuple(role for role in ROLES if any(role in plan.roles(version) for plan in plans))
             weight = _first(plan.weight(version) for plan in plans)
@@ -164,7 +170,7 @@ def version_views(
             plan_wanted = desired.models.get(model)
             wanted = plan_wanted.roles(version) if plan_wanted else ()
             engine = next((found for worker in workers if (found := worker.engines.get((model, version)))), "")
-            runs = next((held for worker in workers if (held := worker.runs.get((model, version)))), None)
+            runs = next((one for worker in workers if (one := worker.runs.get((model, version)))), None)
             views.append(
                 VersionView(model, version, status.state, roles, weight, fraction, reason, wanted, engine, runs)
             )

@@ -464,7 +464,7 @@ def _build() -> tuple[str, str]:
 def _states(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     states = GaugeMetricFamily(
         "penstock_version_state",
-        "1 for the state of each version that is wanted or loaded: READY, LOADING, UNLOADING or UNAVAILABLE.",
+        "1 for the state of each version that is wanted or loaded: READY, STANDBY, LOADING, UNLOADING or UNAVAILABLE.",
         labels=[*VERSION, "state"],
     )
     for key, state in snapshot.states.items():

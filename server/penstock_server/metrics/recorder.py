@@ -46,6 +46,7 @@ _REASONS: Final[dict[type[PenstockError], str]] = {
     errors.ModelFailedError: "model_failed",
     errors.RefusedByModelError: "invalid_input",
     errors.NotReadyError: "not_ready",
+    errors.StandbyError: "not_ready",
     errors.UnavailableError: "not_ready",
     errors.NotFoundError: "not_found",
     errors.UnsupportedError: "unsupported",

@@ -46,7 +46,8 @@ class CounterStore:
         sweep(place)
         self._folder, self._lock = _locked_folder(place)
         self._numbers = count()
-        self._versions: dict[tuple[int, VersionKey], _Counters] = {}
+        # By version and slot: each scrape and each look at drift asks for one version after another.
+        self._versions: dict[VersionKey, dict[int, _Counters]] = {}
         self._next: dict[tuple[int, VersionKey], _Counters] = {}
         self._slots: dict[int, _Counters] = {}
 
@@ -76,9 +77,10 @@ class CounterStore:
 
         When others of the version's files count there already, these count aside until `replace`.
         """
-        held = self._versions.get((slot, key))
+        held = self._versions.get(key, {}).get(slot)
         if held is None:
-            held = self._versions[slot, key] = self._create(identity, shape)
+            held = self._create(identity, shape)
+            self._versions.setdefault(key, {})[slot] = held
         elif held.identity != identity:
             self._drop(self._next.pop((slot, key), None))
             held = self._next[slot, key] = self._create(identity, shape)
@@ -88,33 +90,33 @@ class CounterStore:
         """Lets the version's new files count in place of the former: they answer from now on."""
         found = self._next.get((slot, key))
         if found is not None and found.identity == identity:
-            self._drop(self._versions.get((slot, key)))
-            self._versions[slot, key] = self._next.pop((slot, key))
+            self._drop(self._versions.get(key, {}).get(slot))
+            self._versions.setdefault(key, {})[slot] = self._next.pop((slot, key))
 
     def keep(self, slot: int, keys: AbstractSet[VersionKey]) -> None:
         """Removes a slot's counters of all other versions: its worker may have died with versions no longer desired."""
-        for held_slot, key in list(self._versions):
-            if held_slot == slot and key not in keys:
-                self.forget(slot, key)
+        for key in self._versions.keys() - keys:
+            self.forget(slot, key)
 
     def forget(self, slot: int, key: VersionKey) -> None:
         """Removes a version's counters in a slot, where it was unloaded."""
-        self._drop(self._versions.pop((slot, key), None))
+        slots = self._versions.get(key, {})
+        self._drop(slots.pop(slot, None))
+        if not slots:
+            self._versions.pop(key, None)
         self._drop(self._next.pop((slot, key), None))
 
     def of_version(self, key: VersionKey, identity: str | None = None) -> list[SharedCounters]:
         """A version's counters in every slot; with an identity, only where these files count."""
         return [
             counters.shared
-            for (_, held), counters in list(self._versions.items())
-            if held == key and identity in (None, counters.identity)
+            for counters in list(self._versions.get(key, {}).values())
+            if identity in (None, counters.identity)
         ]
 
     def generation(self, key: VersionKey) -> str:
         """Differs between two states of a version's counters of which one began anew in some slot."""
-        return ",".join(
-            sorted(counters.path.name for (_, held), counters in list(self._versions.items()) if held == key)
-        )
+        return ",".join(sorted(counters.path.name for counters in list(self._versions.get(key, {}).values())))
 
     def of_slots(self) -> dict[int, SharedCounters]:
         """Each slot's own counters."""
@@ -128,7 +130,7 @@ class CounterStore:
     def runs(self) -> dict[int, dict[VersionKey, int]]:
         """When the run of each version began that runs now, by slot; of several at once in a worker, the first."""
         found: dict[int, dict[VersionKey, int]] = {}
-        for (slot, key), counters in [*self._versions.items(), *self._next.items()]:
+        for slot, key, counters in self._all():
             began = [since_ns for since_ns in counters.shared.running_since_ns.tolist() if since_ns]
             if began:
                 found.setdefault(slot, {})[key] = min(began)
@@ -138,11 +140,31 @@ class CounterStore:
         """Forgets the life of the slot's former worker, which left its beat and its runs behind."""
         if slot in self._slots:
             self._slots[slot].shared.beat_ns[0] = 0
-        for (held_slot, _), counters in [*self._versions.items(), *self._next.items()]:
+        for held_slot, _, counters in self._all():
             if held_slot == slot:
                 counters.shared.running_since_ns[:] = 0
                 counters.shared.waiting[:] = 0
                 counters.shared.cache[CACHE_CELLS.index("bytes")] = 0
+
+    def uses(self, slot: int) -> dict[VersionKey, tuple[float, bool]]:
+        """When each version last answered in a slot, in seconds by the monotonic clock, and whether calls of it wait or run."""
+        return {
+            key: (
+                int(counters.shared.answered_ns[0]) / 1e9,
+                bool(counters.shared.waiting.any() or counters.shared.running_since_ns.any()),
+            )
+            for held_slot, key, counters in self._all()
+            if held_slot == slot
+        }
+
+    def _all(self) -> list[tuple[int, VersionKey, _Counters]]:
+        """The counters of versions, with those that count aside, by slot."""
+        held = [
+            (slot, key, counters)
+            for key, slots in list(self._versions.items())
+            for slot, counters in list(slots.items())
+        ]
+        return [*held, *((slot, key, counters) for (slot, key), counters in list(self._next.items()))]
 
     def _create(self, identity: str, shape: CountersShape) -> _Counters:
         path = self._folder / str(next(self._numbers))

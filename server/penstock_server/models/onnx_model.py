@@ -39,6 +39,11 @@ onnxruntime.disable_telemetry_events()
 
 _OrtValue: Final = onnxruntime.OrtValue
 _ONNX_BF16: Final = 16
+_SMALLEST: Final = (
+    b'\x08\x08:9\n\x10\n\x01X\x12\x01Y"\x08Identity\x12\x01gZ\x10\n\x01X\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01N'
+    b"b\x10\n\x01Y\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01NB\x04\n\x00\x10\x11"
+)
+"""A graph that gives back a row of numbers."""
 """`TensorProto.BFLOAT16`."""
 _LEVELS: Final[dict[GraphOptimization, Any]] = {
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -258,6 +263,15 @@ _PLACES: Final = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |\[with [^\]]*\] |\S+\.(?:cc|h):\d+ (?:[^()]*\([^()]*\)|\w+) "
 )
 """Where in onnxruntime's source an error was raised, and of which kind it is."""
+
+
+def start_runtime() -> None:
+    """Has onnxruntime take what it takes once in a process, whatever it runs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    onnxruntime.InferenceSession(_SMALLEST, options, providers=[PROVIDERS[CPU].name]).run(
+        None, {"X": np.zeros(1, np.float32)}
+    )
 
 
 def _said(error: BaseException) -> str:

@@ -4,6 +4,7 @@ It runs on the reactor's thread and reads one routing table per request. It answ
 rest. A large message is parsed and decoded on a model thread, since that takes as long as a batch or longer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -22,6 +23,7 @@ from penstock_server.errors import (
     InvalidInputError,
     OverloadedError,
     PenstockError,
+    StandbyError,
     UnsupportedError,
 )
 from penstock_server.labels.prediction_file import NAMED, Route
@@ -39,9 +41,10 @@ from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.parse_cache import CachedRequest, ParseCache
 from penstock_server.prediction.plain_batches import PlainBatches, ReadRequest
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
+from penstock_server.prediction.waiting_room import WaitingRoom
 from penstock_server.rollout.plan import TrafficPlan, salt_of
 from penstock_server.tracing.tracer import Trace, Tracer
-from penstock_server.transport.interface import PlainPort
+from penstock_server.transport.interface import PlainPort, UnaryHandler
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +67,8 @@ QUICK_BYTES: Final = 1 << 20
 _SEQUENCES: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 
 
-class LargeMessage:
-    """A call whose message is decoded on a thread: it can be cancelled meanwhile."""
+class HeldMessage:
+    """A call whose message is decoded on a thread, or waits for its model: it can be cancelled meanwhile."""
 
     __slots__ = ("arrived_s", "call", "is_left", "message", "report", "trace")
 
@@ -134,6 +137,7 @@ class Predictor:
         self._most_bytes = most_bytes
         self._decoding_bytes = 0
         self._plain: PlainForms | None = None
+        self._room: WaitingRoom | None = None
 
     @property
     def routing_table(self) -> RoutingTable:
@@ -151,9 +155,11 @@ class Predictor:
     def infer(self, message: bytes, call: Call) -> None:
         """Admits one request; its call is answered later, or at once with an error."""
         arrived_s = self._clock()
-        trace = None if self._tracer is None else self._tracer.begin(call, arrived_s)
+        self._infer(message, call, arrived_s, None if self._tracer is None else self._tracer.begin(call, arrived_s))
+
+    def _infer(self, message: bytes, call: Call, arrived_s: float, trace: Trace | None) -> None:
         if len(message) > LARGE_BYTES and self._thread is not None and not self._is_quick(message):
-            self._infer_large(self._thread, LargeMessage(message, call, self._report, arrived_s, trace))
+            self._infer_large(self._thread, HeldMessage(message, call, self._report, arrived_s, trace))
             return
         report, subject, is_named, key = self._report, 0, False, ""
         try:
@@ -193,6 +199,8 @@ class Predictor:
             executor.submit(pending)
             if self._plain is not None and len(message) <= MAX_BYTES:
                 self._plain.learn(message, executor, self._routing_table, chosen)
+        except StandbyError as error:
+            self._wait(error, HeldMessage(message, call, self._report, arrived_s, trace), request)
         except PenstockError as error:
             refuse(call, report, error, trace, subject, is_named=is_named, key=key)
 
@@ -200,13 +208,71 @@ class Predictor:
         """Has requests that are like one before them taken by kernels from now on."""
         self._plain = plain
 
+    def take_room(self, room: WaitingRoom) -> None:
+        """Has calls wait for models that are not in memory."""
+        self._room = room
+
+    def when_loaded(self, handler: UnaryHandler) -> UnaryHandler:
+        """A handler that waits for its model as requests do, where they do."""
+
+        def handle(message: bytes, call: Call, since_s: float | None = None) -> None:
+            try:
+                handler(message, call)
+            except StandbyError as error:
+                if self._room is None:
+                    raise
+                error.__traceback__ = None
+                since_s = self._clock() if since_s is None else since_s
+                self._room.admit(
+                    error,
+                    call,
+                    retry=partial(self._again, handle, message, call, since_s),
+                    refuse=call.fail,
+                    left=_nothing,
+                    since_s=since_s,
+                    deadline_s=call.deadline_s,
+                    size_bytes=len(message),
+                )
+
+        return handle
+
+    def _again(self, handle: Callable[[bytes, Call, float], None], message: bytes, call: Call, since_s: float) -> None:
+        try:
+            handle(message, call, since_s)
+        except PenstockError as error:
+            call.fail(error)
+
+    def _wait(self, standby: StandbyError, waiting: HeldMessage, request: ModelInferRequest | None = None) -> None:
+        """Has a request wait until its model is in memory; refuses it where none waits."""
+        call, arrived_s, trace = waiting.call, waiting.arrived_s, waiting.trace
+        if self._room is None:
+            refuse(call, self._report, standby, trace)
+            return
+        deadline_s = call.deadline_s
+        if request is not None:
+            try:
+                deadline_s = _deadline(request, deadline_s, arrived_s, None)
+            except DeadlinePassedError:
+                deadline_s = arrived_s  # the room refuses it
+        standby.__traceback__ = None  # its frames hold the request
+        self._room.admit(
+            standby,
+            call,
+            retry=partial(self._infer, waiting.message, call, arrived_s, trace),
+            refuse=lambda error: refuse(call, self._report, error, trace),
+            left=waiting.cancelled,
+            since_s=arrived_s,
+            deadline_s=deadline_s,
+            size_bytes=len(waiting.message),
+        )
+
     def _is_quick(self, message: bytes) -> bool:
         """Whether a large message is like one before it: then its contents need no parsing, and nobody hashes them."""
         cached = self._cache.find(message) if len(message) <= QUICK_BYTES else None
         model = None if cached is None else self._routing_table.models.get(cached.model)
         return cached is not None and (model is None or not model.keeps_answers)
 
-    def _infer_large(self, thread: ModelThread, large: LargeMessage) -> None:
+    def _infer_large(self, thread: ModelThread, large: HeldMessage) -> None:
         """Decodes a large message on the thread; `_admit_large` takes what comes back."""
         call = large.call
         size = len(large.message)
@@ -220,12 +286,15 @@ class Predictor:
         # The routing table never changes, and decoders keep no state: both may be read there.
         thread.start(partial(_decoded, large.message, self._routing_table), partial(self._admit_large, thread, large))
 
-    def _admit_large(self, thread: ModelThread, large: LargeMessage, decoded: Decoded | PenstockError) -> None:
+    def _admit_large(self, thread: ModelThread, large: HeldMessage, decoded: Decoded | PenstockError) -> None:
         self._decoding_bytes -= len(large.message)
         call = large.call
         if large.is_left or call.is_over:
             return
         # An error that came in a value is never raised: its traceback would hold the frame that holds the value.
+        if isinstance(decoded, StandbyError):
+            self._wait(decoded, large)
+            return
         if isinstance(decoded, PenstockError):
             refuse(call, self._report, decoded, large.trace)
             return
@@ -247,7 +316,7 @@ class Predictor:
                 refused = error
         executor.refuse_call(call, refused, large.trace, is_named=is_named, key=decoded.routing_key)
 
-    def _pending(self, large: LargeMessage, decoded: Decoded, rows: DecodedRows, chosen: Choice) -> PendingRequest:
+    def _pending(self, large: HeldMessage, decoded: Decoded, rows: DecodedRows, chosen: Choice) -> PendingRequest:
         request, executor = decoded.request, decoded.executor
         if len(large.message) <= QUICK_BYTES and (cached := self._cache.put(large.message, request)) is not None:
             cached.set_decoded(executor.decoder, rows.rows, chosen)
@@ -388,6 +457,10 @@ class PlainForms:
         )
         executor.take_plain(plain, kept)
         return first
+
+
+def _nothing() -> None:
+    """Nobody counts the callers of these methods."""
 
 
 def _drawn_plan(request: ModelInferRequest, routing_table: RoutingTable) -> TrafficPlan | None:

@@ -3,13 +3,17 @@
 A reader holds one table for as long as it needs and never sees half a change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from penstock.names import ROLES, Role, role_of
-from penstock_server.errors import NotFoundError, NotReadyError
+from penstock_server.errors import NotFoundError, NotReadyError, StandbyError
 from penstock_server.prediction.executor import Executor
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
+
+COMING: Final = frozenset({"STANDBY", "LOADING", "UNLOADING"})
+"""The states of versions that a call may wait for, where models are loaded when they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class ServedModel:
         executors: the loaded versions, by version.
         statuses: every version that the server knows of.
         problem: what is wrong with the model at its source, "" for nothing.
+        is_lazy: it is loaded when it is asked for: what is not in memory is worth waiting for.
+        is_on_call: it need not be in memory to answer, as `ModelRoutes` has it.
     """
 
     name: str
@@ -28,6 +34,8 @@ class ServedModel:
     executors: Mapping[str, Executor]
     statuses: Mapping[str, VersionStatus] = field(default_factory=dict)
     problem: str = ""
+    is_lazy: bool = False
+    is_on_call: bool = False
 
     def with_executor(self, version: str, executor: Executor) -> "ServedModel":
         """The same, with an executor of one more version."""
@@ -42,6 +50,7 @@ class ServedModel:
 
         Raises:
             NotFoundError: there is no such version or alias.
+            StandbyError: it is loaded, or will be, since this was asked.
             NotReadyError: it is known but not loaded.
         """
         executor = self._resolved(version, key)
@@ -52,6 +61,7 @@ class ServedModel:
             return self._loaded(version)
         plan = self.plan
         if plan is None:
+            self._await(self.statuses)
             raise NotReadyError(f"model {self.name!r} has no version ready{self._why()}")
         if not version:
             return self._loaded(plan.choose(self.name, key)[0])
@@ -79,7 +89,19 @@ class ServedModel:
     @property
     def is_ready(self) -> bool:
         """Whether a request that names no version is answered; an ensemble in force may lack one of its models."""
-        return self.plan is not None and self.plan.champion in self.executors
+        return self.is_on_call or (self.plan is not None and self.plan.champion in self.executors)
+
+    def check_ready(self, version: str) -> None:
+        """Raises what `resolve` raises for a request that would not be answered, not even after the model was loaded."""
+        status = self.statuses.get(version)
+        is_champion = version in {"", "@champion"}
+        if not (self.is_on_call and (is_champion or (status is not None and status.state in COMING))):
+            self.resolve(version, "")
+
+    def _await(self, versions: Iterable[str]) -> None:
+        """Raises `StandbyError` if one of these versions is worth waiting for."""
+        if self.is_lazy and any(one.state in COMING for name in versions if (one := self.statuses.get(name))):
+            raise StandbyError(f"model {self.name!r} is not in memory, and is being loaded", self.name)
 
     def _loaded(self, version: str) -> Executor:
         executor = self.executors.get(version)
@@ -89,6 +111,7 @@ class ServedModel:
         if status is None:
             known = ", ".join(sorted(self.executors)) or "none yet"
             raise NotFoundError(f"model {self.name!r} has no version {version!r}; served now: {known}")
+        self._await([version])
         reason = f": {status.reason}" if status.reason else ""
         raise NotReadyError(f"model {self.name!r} version {version} is {status.state.lower()}{reason}")
 

@@ -10,7 +10,7 @@ import structlog
 from penstock_server.call import Cancellable
 from penstock_server.errors import PenstockError
 from penstock_server.rest.http import JSON, BadRequestError, Request
-from penstock_server.transport.status import Status, status_of
+from penstock_server.transport.status import Status, StatusCode, status_of
 
 log = structlog.get_logger(__name__)
 
@@ -91,23 +91,34 @@ class RestOutcome:
 
 
 class Continuation:
-    """Goes on with a method's reply, or answers with the status that it ended with."""
+    """Goes on with a method's reply; answers with the status that it ended with, unless `otherwise` goes on without a reply."""
 
-    __slots__ = ("_exchange", "_then")
+    __slots__ = ("_exchange", "_otherwise", "_then")
 
-    def __init__(self, exchange: Exchange, then: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, exchange: Exchange, then: Callable[[bytes], None], otherwise: Callable[[], None] | None = None
+    ) -> None:
         self._exchange = exchange
         self._then = then
+        self._otherwise = otherwise
 
     def replied(self, message: bytes) -> None:
+        self._go_on(lambda: self._then(message))
+
+    def ended(self, status: Status) -> None:
+        if self._otherwise is None or status.code is StatusCode.UNAVAILABLE:
+            self._exchange.answer(status_answer(status))
+        else:
+            self._go_on(self._otherwise)
+
+    def _go_on(self, go_on: Callable[[], None]) -> None:
         try:
-            self._then(message)
+            go_on()
+        except (PenstockError, BadRequestError) as error:
+            self._exchange.answer(error_answer(error))
         except Exception:  # the caller must not wait for ever
             log.exception("an HTTP answer failed")
             self._exchange.answer(error_answer(PenstockError()))
-
-    def ended(self, status: Status) -> None:
-        self._exchange.answer(status_answer(status))
 
 
 class LateRefusal:

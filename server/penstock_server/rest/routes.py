@@ -260,13 +260,13 @@ class Routes:
         render: Callable[[Rows, bytes], Answer],
         *,
         way: Way | None = None,
+        is_again: bool = False,
     ) -> None:
         """Answers a request for the predictions of rows; kernels may learn of its way, if it has one row."""
         signature = self._signatures.of(model, options.version)
         if signature is None:
-            # The method says why, once it knows that the caller may ask.
-            asked = pb.ModelInferRequest(model_name=model, model_version=options.version)
-            self._call(exchange, _INFER, asked.SerializeToString(), _empty)
+            again = partial(self._predict_rows, exchange, model, options, read, render, way=way, is_again=True)
+            self._ask_first(exchange, model, options.version, None if is_again else again)
             return
         body = self._body(exchange.request)
 
@@ -294,6 +294,21 @@ class Routes:
                     self._forms.learn(_example(exchange, message), way, partial(render, one))
         else:
             self._read(exchange, made, lambda result: begin(*result), refuse)
+
+    def _ask_first(self, exchange: Exchange, model: str, version: str, again: Callable[[], None] | None) -> None:
+        """Does `again` what needs a model's metadata, once they can be had; else answers why there are none."""
+
+        def refuse() -> None:
+            # The method says why, once it knows that the caller may ask.
+            asked = pb.ModelInferRequest(model_name=model, model_version=version)
+            self._call(exchange, _INFER, asked.SerializeToString(), _empty)
+
+        if again is None:
+            refuse()
+            return
+        # It may have to be loaded first, which the method waits for.
+        asked = pb.ModelMetadataRequest(name=model, version=version).SerializeToString()
+        self._begin(exchange, _PREFIX + "ModelMetadata", asked, Continuation(exchange, lambda _: again(), refuse))
 
     def _predicted(self, rows: Rows, message: bytes) -> Answer:
         answer = as_json(predict_answer(message, rows))

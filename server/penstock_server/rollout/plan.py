@@ -254,12 +254,14 @@ class VersionStatus:
 class ModelRoutes:
     """One model's plan in force, None while it has no champion, and the status of each of its versions.
 
-    `problem` is what the source says is wrong with the model, "" for nothing.
+    `problem` is what the source says is wrong with the model, "" for nothing. A model that `is_on_call` need not be in memory
+    to answer: its champion is proven, and loaded when a call asks for it.
     """
 
     plan: TrafficPlan | None
     statuses: dict[str, VersionStatus]
     problem: str = ""
+    is_on_call: bool = False
 
 
 def key_place(model: str, key: str) -> float:

@@ -38,8 +38,11 @@ EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters", *tr
 _REAL_STATUS: Final = "triton_grpc_error"
 
 
-def inference_methods(predictor: Predictor, feedback: Feedback | None = None) -> Methods:
-    """Every method of `inference.GRPCInferenceService` that is served; one model of it takes labels, if some are taken."""
+def inference_methods(predictor: Predictor, feedback: Feedback | None = None, *, waits: bool = True) -> Methods:
+    """Every method of `inference.GRPCInferenceService` that is served; one model of it takes labels, if some are taken.
+
+    `ModelMetadata` waits for a model that is not in memory as a request does, unless its caller can only be answered at once.
+    """
     feedback = feedback if feedback is not None and feedback.is_on else None
     service = _Inference(predictor, feedback)
     infer = predictor.infer if feedback is None else partial(_infer_or_label, predictor, feedback)
@@ -51,7 +54,7 @@ def inference_methods(predictor: Predictor, feedback: Feedback | None = None) ->
             path + "ServerReady": service.server_ready,
             path + "ModelReady": service.model_ready,
             path + "ServerMetadata": service.server_metadata,
-            path + "ModelMetadata": service.model_metadata,
+            path + "ModelMetadata": predictor.when_loaded(service.model_metadata) if waits else service.model_metadata,
             path + "RepositoryIndex": service.repository_index,
         },
         streams={path + "ModelStreamInfer": lambda call: _Stream(infer, call).receive},
@@ -86,7 +89,7 @@ class _Inference:
     def model_ready(self, message: bytes, call: Call) -> None:
         request = parse_small(pb.ModelReadyRequest, message, OPEN_INFERENCE)
         if self._feedback is None or request.name != FEEDBACK_MODEL:
-            self._routing_table.model(request.name).resolve(request.version, "")
+            self._routing_table.model(request.name).check_ready(request.version)
         call.finish(pb.ModelReadyResponse(ready=True).SerializeToString())
 
     def server_metadata(self, _message: bytes, call: Call) -> None:
@@ -127,7 +130,7 @@ class _Inference:
             if model.problem and not model.statuses and not request.ready:
                 reply.models.add(name=name, state="UNAVAILABLE", reason=model.problem)
             for version, status in sorted(model.statuses.items()):
-                if status.state == "READY" or not request.ready:
+                if status.state in {"READY", "STANDBY"} or not request.ready:
                     reply.models.add(name=name, version=version, state=status.state, reason=status.reason)
         call.finish(reply.SerializeToString())
 

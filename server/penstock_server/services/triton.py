@@ -61,7 +61,7 @@ def triton_methods(
     )
     return Methods(
         {
-            path + "ModelConfig": service.model_config,
+            path + "ModelConfig": predictor.when_loaded(service.model_config),
             **asked,
             path + LOAD_METHOD: service.load,
             path + "RepositoryModelUnload": service.unload,

@@ -43,6 +43,7 @@ _CODES: Final[dict[type[PenstockError], StatusCode]] = {
     errors.InvalidInputError: StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: StatusCode.NOT_FOUND,
     errors.NotReadyError: StatusCode.UNAVAILABLE,
+    errors.StandbyError: StatusCode.UNAVAILABLE,
     # Not UNAVAILABLE, which clients retry on their own: they would triple the load when it is already too high.
     errors.OverloadedError: StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassedError: StatusCode.DEADLINE_EXCEEDED,
@@ -116,7 +117,7 @@ def status_of(error: PenstockError) -> Status:
 
 
 def _trailers(error: PenstockError) -> Metadata:
-    if isinstance(error, errors.LimitedError):
+    if isinstance(error, errors.LimitedError | errors.StandbyError):
         return ((_PUSHBACK, str(max(1, ceil(1000 * error.retry_after_s)))),)
     return _DO_NOT_RETRY if isinstance(error, errors.OverloadedError) else ()
 

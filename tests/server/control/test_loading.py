@@ -19,12 +19,16 @@ class Server:
 
     stands: list[VersionStatus]
     heard: list[str] = field(default_factory=list)
+    wanted: list[str] = field(default_factory=list)
 
     async def refresh(self) -> None:
         self.heard.append("refresh")
 
     async def act(self) -> None:
         self.heard.append("act")
+
+    def want(self, model: str) -> None:
+        self.wanted.append(model)
 
     async def next_round(self) -> None:
         self.heard.append("round")

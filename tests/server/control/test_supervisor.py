@@ -11,7 +11,7 @@ from penstock_server.control import messages, supervisor, worker_pool
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.quarantine import TOGETHER_S
-from penstock_server.control.settings import AirlockSettings, WatchdogSettings
+from penstock_server.control.settings import AirlockSettings, ResidencySettings, WatchdogSettings
 from penstock_server.control.supervisor import RECONCILE_S, Supervisor
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
 from penstock_server.control.worker_pool import HOPELESS_ENDS, PAUSES_S, STEADY_S
@@ -67,8 +67,10 @@ class Server:
         cache: Path,
         reconcile_s: float,
         bounds: AirlockSettings,
+        residency: ResidencySettings,
     ) -> None:
         self.clock = clock
+        self.resident_mib = 50
         self.tried: list[str] = []
         self.verdicts: dict[tuple[str, str], Verdict] = {}
         self.held_back: dict[tuple[str, str], asyncio.Event] = {}
@@ -92,6 +94,8 @@ class Server:
             watchdog=WatchdogSettings(),
             reconcile_s=reconcile_s,
             bounds=bounds,
+            residency=residency,
+            resident_bytes=lambda _pid: self.resident_mib << 20,
             clock=clock,
         )
         self.running = asyncio.create_task(self.supervisor.run())
@@ -157,9 +161,18 @@ async def start(
         workers: int = 1,
         reconcile_s: float = RECONCILE_S,
         bounds: AirlockSettings = AirlockSettings(),  # noqa: B008 - frozen
+        residency: ResidencySettings = ResidencySettings(),  # noqa: B008 - frozen
     ) -> Server:
         servers.append(
-            Server(counters, fake_clock(), workers=workers, cache=tmp_path, reconcile_s=reconcile_s, bounds=bounds)
+            Server(
+                counters,
+                fake_clock(),
+                workers=workers,
+                cache=tmp_path,
+                reconcile_s=reconcile_s,
+                bounds=bounds,
+                residency=residency,
+            )
         )
         return servers[-1]
 
@@ -724,7 +737,7 @@ async def test_a_canary_that_crashes_on_requests_leaves_its_share_to_the_champio
     other.tell(loaded("m", "2"))
     await other.hears("serve m:1+2@0.5")
     for _ in range(2):
-        running = server.counters._versions[victim.end_here.slot, ("m", "2")].shared
+        running = server.counters._versions["m", "2"][victim.end_here.slot].shared
         running.running_since_ns[0] = int(server.clock.now * 1e9)
         victim.die(-11)
         dead = victim
@@ -885,7 +898,7 @@ async def test_a_model_that_hangs_workers_is_kept_out(start: Callable[..., Serve
     server = start()
     worker = await server.serving()
     for time in range(2):
-        running = server.counters._versions[0, ("m", "1")].shared
+        running = server.counters._versions["m", "1"][0].shared
         running.running_since_ns[0] = int((server.clock.now - 11) * 1e9)
         beat(server)
         for _ in range(12):
@@ -1072,3 +1085,100 @@ async def test_what_answered_before_is_fetched_again_with_the_files_that_answere
     replaced.tell(loaded("m", "1"))
     await replaced.hears("serve m:1", "listen")
     assert asked == [("1", "good"), ("2", "next"), ("1", "good")]
+
+
+LAZY = ResidencySettings(memory_budget_mib=100, pinned=("p",), stay_s=0.0)
+
+
+async def lazy_server(start: Callable[..., Server], **more: Any) -> tuple[Server, FakeWorker]:
+    """A server that loads model m and n, of 30 MiB each, when they are asked for, and has model p at once."""
+    server = start(residency=LAZY, **more)
+    for model in "mn":
+        server.verdicts[model, "1"] = Verdict(batching="rows", memory_bytes=30 << 20)
+    server.supervisor.on_desired(desired(m=TrafficPlan("1"), n=TrafficPlan("1"), p=TrafficPlan("1")))
+    worker = await server.worker()
+    await worker.hears("load p 1")
+    worker.tell(loaded("p", "1"))
+    await worker.hears("serve p:1", "listen")
+    worker.tell(LISTENING)
+    await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
+    for model in "mn":
+        await fetched(server, model, "1")
+    await server.supervisor.act()
+    return server, worker
+
+
+async def test_a_model_is_loaded_when_a_worker_asks_for_it_and_leaves_for_another(start: Callable[..., Server]) -> None:
+    server, worker = await lazy_server(start)
+    routes = worker.serves[-1].models
+    assert {name: (one.statuses["1"].state, one.is_on_call) for name, one in routes.items()} == {
+        "m": ("STANDBY", True), "n": ("STANDBY", True), "p": ("READY", True),
+    }  # fmt: skip
+    worker.tell(messages.Wanted("m"))
+    await worker.hears("load m 1")
+    worker.tell(loaded("m", "1"))
+    await worker.hears("serve m:1 p:1")
+    server.resident_mib = 80
+    server.clock.now += 1
+    worker.tell(messages.Wanted("n"))
+    # Its routes go first, so that calls that come from now on wait.
+    await worker.hears("load n 1", "serve p:1", "unload m 1")
+    worker.tell(loaded("n", "1"), messages.Unloaded("m", "1"))
+    await worker.hears("serve n:1 p:1")
+    assert {one.model: one.state for one in server.supervisor.view().versions} == {
+        "m": "STANDBY", "n": "READY", "p": "READY",
+    }  # fmt: skip
+    totals = server.supervisor.residents.totals
+    assert (totals.evictions["room"], totals.cold_starts["loaded"]) == (1, 2)
+
+
+async def test_a_new_version_of_a_model_that_is_not_in_memory_is_proven_and_not_loaded(
+    start: Callable[..., Server],
+) -> None:
+    server, worker = await lazy_server(start)
+    server.supervisor.on_desired(desired(m=TrafficPlan("2"), n=TrafficPlan("1"), p=TrafficPlan("1")))
+    await fetched(server, "m", "2")
+    await server.supervisor.act()
+    assert worker.said.empty()
+    assert [one.version for one in server.supervisor.view().versions if one.model == "m"] == ["2"]
+    worker.tell(messages.Wanted("m"))
+    await worker.hears("load m 2")
+
+
+async def test_what_is_asked_for_is_tried_first(start: Callable[..., Server]) -> None:
+    server = start(residency=LAZY)
+    for model in "ab":
+        server.held_back[model, "1"] = asyncio.Event()
+    server.supervisor.on_desired(desired(**{model: TrafficPlan("1") for model in "abcdm"}))
+    worker = await server.worker()
+    await worker.hears("listen")
+    worker.tell(LISTENING, messages.Wanted("m"), messages.ControlRequest(1, "Echo", b""))
+    await worker.hears("controlreply")
+    server.held_back["a", "1"].set()
+    await worker.hears("load m 1")
+    assert server.tried[2] == "m 1"
+
+
+async def test_loading_a_model_by_name_has_all_workers_load_it(start: Callable[..., Server]) -> None:
+    server, worker = await lazy_server(start)
+    assert server.supervisor.champion_status("m")[1].state == "LOADING"
+    server.supervisor.want("m")
+    await worker.hears("load m 1")
+    worker.tell(loaded("m", "1"))
+    await worker.hears("serve m:1 p:1")
+    await server.supervisor.act()
+    assert server.supervisor.champion_status("m") == ("1", VersionStatus("READY"))
+    assert server.supervisor.plans_in_force() == {"p": TrafficPlan("1"), "m": TrafficPlan("1")}
+
+
+async def test_a_model_that_does_not_fit_says_so(start: Callable[..., Server]) -> None:
+    server, worker = await lazy_server(start)
+    server.verdicts["m", "2"] = Verdict(batching="rows", memory_bytes=90 << 20)
+    server.supervisor.on_desired(desired(m=TrafficPlan("2"), p=TrafficPlan("1")))
+    await fetched(server, "m", "2")
+    worker.tell(messages.Wanted("m"), messages.ControlRequest(1, "Echo", b""))
+    await worker.hears("controlreply")
+    await server.supervisor.act()
+    (version,) = (one for one in server.supervisor.view().versions if one.model == "m")
+    assert (version.state, version.reason[:20]) == ("UNAVAILABLE", "needs about 90 MiB, ")
+    assert not worker.serves[-1].models["m"].is_on_call

@@ -3,7 +3,7 @@ from itertools import permutations
 import pytest
 
 from penstock.names import VersionKey, VersionState
-from penstock_server.control.view import Standing, version_statuses, version_views
+from penstock_server.control.view import Standing, held_by, version_statuses, version_views
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
@@ -41,7 +41,7 @@ def worker(
 async def test_a_status_is_the_worst_over_the_workers(held: list[VersionStatus], expected: VersionStatus) -> None:
     for order in permutations(held):
         workers = [worker(), *(worker({("m", "1"): status}) for status in order)]
-        assert version_statuses("m", TrafficPlan("1"), workers, fetched) == {"1": expected}
+        assert version_statuses("m", TrafficPlan("1"), [*map(held_by, workers)], fetched) == {"1": expected}
 
 
 AWAY = VersionStatus("UNAVAILABLE", "away")
@@ -52,17 +52,17 @@ async def test_a_version_that_cannot_be_fetched_is_unavailable(status: VersionSt
     def away(key: VersionKey) -> Standing:
         return Standing(AWAY if key == ("m", "1") else LOADING)
 
-    found = version_statuses("m", TrafficPlan("1", (Arm("2"),)), [worker({("m", "2"): status})], away)
+    found = version_statuses("m", TrafficPlan("1", (Arm("2"),)), [held_by(worker({("m", "2"): status}))], away)
     assert found == {"1": AWAY, "2": status}
 
 
 async def test_a_version_that_answers_goes_on_while_its_new_files_cannot_be_loaded() -> None:
     reason = "its new files cannot be loaded, and the former ones answer: away"
-    found = version_statuses("m", TrafficPlan("1"), [worker({("m", "1"): READY})], lambda _: Standing(AWAY))
+    found = version_statuses("m", TrafficPlan("1"), [held_by(worker({("m", "1"): READY}))], lambda _: Standing(AWAY))
     assert found == {"1": VersionStatus("READY", reason)}
     noted = worker({("m", "1"): READY})
     noted.notes["m", "1"] = "a digest of its new files is wrong"
-    found = version_statuses("m", TrafficPlan("1"), [noted], fetched)
+    found = version_statuses("m", TrafficPlan("1"), [held_by(noted)], fetched)
     assert found == {"1": VersionStatus("READY", "a digest of its new files is wrong")}
 
 
@@ -71,22 +71,24 @@ async def test_what_is_worth_knowing_of_a_version_is_told_where_it_is_ready() ->
         return Standing(LOADING, note="its requests are not batched")
 
     workers = [worker({("m", "1"): READY, ("m", "2"): LOADING})]
-    assert version_statuses("m", TrafficPlan("1", (Arm("2"),)), workers, noted) == {
+    assert version_statuses("m", TrafficPlan("1", (Arm("2"),)), [*map(held_by, workers)], noted) == {
         "1": VersionStatus("READY", "its requests are not batched"), "2": LOADING,
     }  # fmt: skip
 
 
 async def test_a_version_that_must_not_answer_is_unavailable_though_it_is_loaded() -> None:
-    found = version_statuses("m", TrafficPlan("1"), [worker({("m", "1"): READY})], lambda _: Standing(AWAY, True))
+    found = version_statuses(
+        "m", TrafficPlan("1"), [held_by(worker({("m", "1"): READY}))], lambda _: Standing(AWAY, True)
+    )
     assert found == {"1": AWAY}
 
 
 async def test_versions_are_those_desired_and_those_held() -> None:
     workers = [worker({("m", "3"): UNLOADING, ("n", "9"): READY}), worker({("m", "1"): READY})]
-    assert version_statuses("m", TrafficPlan("1", (Arm("2"),)), workers, fetched) == {
+    assert version_statuses("m", TrafficPlan("1", (Arm("2"),)), [*map(held_by, workers)], fetched) == {
         "1": READY, "2": LOADING, "3": UNLOADING,
     }  # fmt: skip
-    assert version_statuses("m", None, workers, fetched) == {"3": UNLOADING, "1": READY}
+    assert version_statuses("m", None, [*map(held_by, workers)], fetched) == {"3": UNLOADING, "1": READY}
 
 
 async def test_views_tell_roles_weights_and_problems() -> None:

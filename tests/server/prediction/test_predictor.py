@@ -20,6 +20,7 @@ from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.decode import decoder_of
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
+from penstock_server.prediction.waiting_room import WaitingRoom
 from penstock_server.rollout.plan import Arm, TrafficPlan, VersionStatus
 from tests.examples import examples
 
@@ -585,3 +586,82 @@ def test_a_models_own_policy_decides_priorities_and_timeouts(
     call = server.ask(request, fake_call())
     assert (call.pending.priority, call.pending.deadline_s) == (priority, deadline_s)
     assert not server.executors["1"].can_take_plain
+
+
+@pytest.fixture
+def asked(server: Server) -> list[str]:
+    """The models that were asked for; the server's only one is not in memory."""
+    found: list[str] = []
+    server.predictor.take_room(
+        WaitingRoom(found.append, lambda action: None, clock=server.clock, wait_s=30, most_calls=10)
+    )
+    statuses = dict.fromkeys("12", VersionStatus("STANDBY"))
+    server.predictor.routing_table = RoutingTable(
+        {"m": ServedModel("m", None, {}, statuses, is_lazy=True, is_on_call=True)}
+    )
+    return found
+
+
+def put_in_memory(server: Server) -> None:
+    plan = TrafficPlan("1")
+    server.predictor.routing_table = RoutingTable({"m": ServedModel("m", plan, server.executors, is_lazy=True)})
+    server.predictor._room.routes_changed()  # type: ignore[union-attr]
+
+
+def test_a_request_waits_for_its_model_and_its_time_counts(
+    server: Server, asked: list[str], fake_call: Any, infer_request: Any, outputs_of: Any
+) -> None:
+    calls = [server.ask(infer_request({"x": X}), fake_call()) for _ in range(2)]  # the second one is known already
+    assert (asked, [call.is_over for call in calls], calls[0].is_watched) == (["m"], [False, False], True)
+    server.clock.now += 0.5
+    put_in_memory(server)
+    server.run()
+    assert [outputs_of(call.answer)["y"].tolist() for call in calls] == [[[2.0, 4.0]]] * 2
+    assert server.reports["1"].answered == 2
+    assert server.unrouted.refusals.total() == 0
+
+
+def test_a_request_that_waits_for_its_model_obeys_its_own_timeout(
+    server: Server, asked: list[str], fake_call: Any, infer_request: Any
+) -> None:
+    request = infer_request({"x": X})
+    request.parameters["timeout"].int64_param = 200_000
+    call = server.ask(request, fake_call())
+    server.clock.now += 0.3
+    server.predictor._room.expire()  # type: ignore[union-attr]
+    assert isinstance(call.answer, errors.DeadlinePassedError)
+    assert server.unrouted.refusals == {"deadline": 1}
+    assert asked == ["m"]
+
+
+def test_a_caller_that_leaves_while_its_model_is_loaded_is_counted(
+    server: Server, asked: list[str], fake_call: Any, infer_request: Any
+) -> None:
+    call = server.ask(infer_request({"x": X}), fake_call())
+    call.leave()
+    put_in_memory(server)
+    server.run()
+    assert (server.unrouted.refusals, server.reports["1"].answered) == ({"cancelled": 1}, 0)
+
+
+def test_where_none_waits_a_model_that_is_not_there_is_refused(
+    server: Server, fake_call: Any, infer_request: Any
+) -> None:
+    statuses = {"1": VersionStatus("LOADING")}
+    server.predictor.routing_table = RoutingTable({"m": ServedModel("m", None, {}, statuses, is_lazy=True)})
+    call = server.ask(infer_request({"x": X}), fake_call())
+    assert isinstance(call.answer, errors.StandbyError)
+
+
+def test_other_methods_wait_for_their_models_too(server: Server, asked: list[str], fake_call: Any) -> None:
+    def describe(message: bytes, call: Any) -> None:
+        server.predictor.routing_table.model(message.decode()).resolve("", "")
+        call.finish(b"described")
+
+    handler, call = server.predictor.when_loaded(describe), fake_call()
+    handler(b"m", call)
+    assert (asked, call.is_over) == (["m"], False)
+    put_in_memory(server)
+    assert call.answer == b"described"
+    with pytest.raises(errors.NotFoundError):
+        handler(b"unknown", fake_call())

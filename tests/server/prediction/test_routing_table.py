@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from penstock_server.errors import NotFoundError, NotReadyError, PenstockError
+from penstock_server.errors import NotFoundError, NotReadyError, PenstockError, StandbyError
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan, VersionStatus
 
@@ -120,3 +120,38 @@ def test_a_server_is_ready_once_settled_unless_nothing_answers(
 ) -> None:
     table = RoutingTable({str(at): model for at, model in enumerate(models)}, is_settled)
     assert table.is_ready is is_ready
+
+
+def lazy(state: Any, plan: TrafficPlan | None = None, *, is_on_call: bool = True, **executors: Any) -> ServedModel:
+    """A model that is loaded when it is asked for, with its version 1 in this state."""
+    return ServedModel("m", plan, executors, {"1": VersionStatus(state)}, is_lazy=True, is_on_call=is_on_call)
+
+
+@pytest.mark.parametrize("state", ["STANDBY", "LOADING", "UNLOADING"])
+@pytest.mark.parametrize("version", ["", "1", "@champion"])
+def test_what_is_loaded_when_it_is_asked_for_is_worth_waiting_for(state: str, version: str) -> None:
+    with pytest.raises(StandbyError, match="model 'm' is not in memory, and is being loaded") as found:
+        lazy(state).resolve(version, "")
+    assert found.value.model == "m"
+    lazy(state).check_ready(version)
+    assert lazy(state).is_ready
+
+
+def test_what_cannot_be_loaded_is_not_waited_for() -> None:
+    for model in (lazy("UNAVAILABLE", is_on_call=False), STARTING):
+        with pytest.raises(NotReadyError) as found:
+            model.resolve("", "")
+        assert type(found.value) is NotReadyError
+        with pytest.raises(NotReadyError):
+            model.check_ready("")
+        assert not model.is_ready
+    with pytest.raises(NotFoundError, match="has no version '2'"):
+        lazy("STANDBY").check_ready("2")
+
+
+def test_what_is_not_proven_yet_is_waited_for_and_not_ready() -> None:
+    model = lazy("LOADING", is_on_call=False)
+    assert not model.is_ready
+    for ask in (model.check_ready, lambda version: model.resolve(version, "")):
+        with pytest.raises(StandbyError):
+            ask("")

@@ -14,7 +14,7 @@ from penstock_tools.client_commands.connection import PLAIN, Encryption, connect
 from penstock_tools.formatting import safe
 
 _PATH: Final = "/v1/models"
-_STYLES: Final = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow"}
+_STYLES: Final = {"READY": "green", "STANDBY": "green", "LOADING": "yellow", "UNLOADING": "yellow"}
 
 _ANY_WIDTH: Final = 10_000
 

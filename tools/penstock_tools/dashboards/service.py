@@ -24,7 +24,7 @@ _TOTAL: Final = 'stage="total"'
 _FAULTS: Final = 'reason=~"model_failed|internal|overloaded|deadline|not_ready"'
 """Refusals that are the server's fault: those that the objective for errors counts."""
 _VERSION: Final = ("model_name", "model_version")
-_NOT_READY: Final = of_models("penstock_version_state", 'state!="READY"')
+_NOT_READY: Final = of_models("penstock_version_state", 'state!~"READY|STANDBY"')
 _LATENCY: Final = "model_prediction_latency_seconds"
 
 
