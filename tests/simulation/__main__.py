@@ -2,6 +2,7 @@
 
 --replicas has many servers live on one registry, and says how soon they follow it and what they ask of it.
 
+--rollouts has three servers on one registry roll a version out, so many times, through faults.
 --seed plays one seed alone and prints its trace; equal seeds give equal traces. The exit status is 1 if anything was wrong.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 from tests.simulation.replicas import converge, told
+from tests.simulation.rollouts import roll
 from tests.simulation.simulation import FAULTS, Result, play
 
 MOST_FAILING = 20
@@ -34,9 +36,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{result.events:,} events, {lived}; digest {result.digest}")
         print(*result.violations, sep="\n")
         return bool(result.violations)
+    if options.rollouts:
+        return _roll(options)
     results = list(_until(options))
     print(_told(results))
     return any(result.violations for result in results)
+
+
+def _roll(options: argparse.Namespace) -> int:
+    """Plays rollouts on all cores, and returns the exit status."""
+    seeds = [f"{options.first + number}" for number in range(options.rollouts)]
+    ends, faults, hours, failing = Counter[str](), Counter[str](), 0.0, []
+    with multiprocessing.Pool(options.jobs, initializer=_begin, initargs=(options.nice,)) as pool:
+        for result in pool.imap_unordered(roll, seeds):
+            ends[f"{result.kind}, {result.outcome}"] += 1
+            faults.update(result.faults)
+            hours += result.hours
+            failing += [f"  {result.seed}: {found[:500]}" for found in result.violations[:1]]
+    print(f"{len(seeds):,} rollouts, {hours:,.1f} simulated hours")
+    print("versions:", *(f"  {many:>9,}  {name}" for name, many in ends.most_common()), sep="\n")
+    print("faults:", *(f"  {many:>9,}  {name}" for name, many in faults.most_common()), sep="\n")
+    print(f"{len(failing)} failing seeds", *failing, sep="\n")
+    return bool(failing)
 
 
 def _until(options: argparse.Namespace) -> Iterator[Result]:
@@ -123,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--replicas", type=int, help="have so many servers live on one registry, and tell how they follow it"
     )
+    parser.add_argument("--rollouts", type=int, help="play so many rollouts of three servers instead")
     parser.add_argument("--seed", help="play this seed alone, and print its trace")
     return parser
 

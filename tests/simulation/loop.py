@@ -21,6 +21,8 @@ class Process:
         children: those that it started and that live.
         leases: the leases that it holds.
         code: its exit code; None while it lives.
+        is_stopped: it stands still, as by SIGSTOP or on a machine that gives it no time.
+        held: what it is to run once it goes on.
         on_end: called when it ends.
         on_orphaned: called when its parent ends; None has the kernel kill it then.
     """
@@ -32,6 +34,8 @@ class Process:
         self.children: dict[int, Process] = {}
         self.leases: dict[int, Any] = {}
         self.code: int | None = None
+        self.is_stopped = False
+        self.held: list[asyncio.Handle] = []
         self.on_end: list[Callable[[], None]] = []
         self.on_orphaned: Callable[[], None] | None = None
         self.context = copy_context()
@@ -92,7 +96,7 @@ class Loop(asyncio.BaseEventLoop):
         self._random = random
         self._thread_s = thread_s
         self._failures = failures
-        self._dead: list[object] = []
+        self._dead: list[asyncio.Handle] = []
         self.set_task_factory(lambda loop, coro, **options: Task(coro, loop=loop, **options))
         self.set_exception_handler(self._on_failure)
 
@@ -127,6 +131,12 @@ class Loop(asyncio.BaseEventLoop):
         """Calls an action of a process, unless it is dead then."""
         return self.call_later(delay_s, action, *args, context=context)
 
+    def go_on(self, process: Process) -> None:
+        """Has a process that stood still go on, with all that it was to do meanwhile."""
+        process.is_stopped = False
+        self._ready.extend(process.held)
+        process.held.clear()
+
     def skip(self, seconds: float) -> None:
         """Lets time pass in which nothing happens: every timer comes later by as much."""
         self.now_s += seconds
@@ -153,8 +163,9 @@ class Loop(asyncio.BaseEventLoop):
             if handle._cancelled:
                 continue
             process = handle._context.get(PROCESS)
-            if process is not None and process.is_dead:
-                self._dead.append(handle)  # whatever it refers to must not be closed while others run
+            if process is not None and (process.is_dead or process.is_stopped):
+                # Whatever a dead one refers to must not be closed while others run.
+                (self._dead if process.is_dead else process.held).append(handle)
                 continue
             self.steps += 1
             handle._run()

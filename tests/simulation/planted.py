@@ -12,12 +12,16 @@ from unittest.mock import patch
 from penstock_server.control import fetcher, reconcile, supervisor
 from penstock_server.control.airlock import Airlock
 from penstock_server.control.fetcher import ArtifactFetcher
+from penstock_server.control.lease_keeper import LeaseKeeper
 from penstock_server.control.quarantine import FORGIVEN_S, Quarantine
+from penstock_server.control.rollouts import RolloutController
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.watchdog import Vigil
 from penstock_server.control.worker_pool import WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.metrics.store import CounterStore
+from penstock_server.rollout.evidence import fresh
+from penstock_server.rollout.lease import Lease
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import Member
 from penstock_server.sources.source import Desired
@@ -82,6 +86,19 @@ async def _leaves_processes(client: Any) -> None:
     client._is_closed = True
 
 
+def _acts_at_once(keeper: Any, model: str) -> bool:
+    return keeper._leases.get(model, Lease()).wrote_s is not None
+
+
+def _looks_back(controller: Any, found: Any, known: Any, progress: Any, looked: Any) -> Any:
+    """Takes all that each server has counted for what came since the last look, where there was none."""
+    if progress is not None:
+        for place, snapshot in looked.items():
+            known.before.setdefault(place, fresh(snapshot))
+    return _evidence(controller, found, known, progress, looked)
+
+
+_evidence = RolloutController._evidence
 _effective_plan, _snapshot, _poll = reconcile.effective_plan, WorkerProcess.snapshot, Member.poll
 _reason = Quarantine.reason
 
@@ -120,11 +137,16 @@ PLANTED: Final = {
     "the server does not wait for its sources' processes": Plant(SourceClient, "close", _leaves_processes, "0"),
 }
 """By what goes wrong."""
+ROLLOUTS_PLANTED: Final = {
+    "a server acts as soon as it has written its name": Plant(LeaseKeeper, "is_held", _acts_at_once, "1"),
+    "what was counted before is counted again": Plant(RolloutController, "_evidence", _looks_back, "10"),
+}
+"""The same of rollouts."""
 
 
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Has the code do it wrong."""
-    plant = PLANTED[name]
+    plant = {**PLANTED, **ROLLOUTS_PLANTED}[name]
     with patch.object(plant.place, plant.rule, plant.instead):
         yield

@@ -7,12 +7,14 @@ from typing import Any
 
 from penstock_server import frames
 from penstock_server.control.source_client import SourceProcess
+from penstock_server.errors import UnavailableError
 from penstock_server.frames import HEAD
+from penstock_server.rollout.registered import Change
 from penstock_server.source_process import SourceServer
 from penstock_server.sources import messages
 from penstock_server.sources.source import Desired
 from tests.simulation.loop import Process
-from tests.simulation.registry import FakeRegistry, SimulatedSource, Store
+from tests.simulation.registry import FakeRegistry, SimulatedSource, Store, WrittenRegistry
 from tests.simulation.world import Wire, World
 
 
@@ -108,6 +110,7 @@ class FakeSourceProcess(SourceProcess):
         self._handle = Handle(world, self.process)
         self._told = told
         self._troubles = troubles
+        self._registry = registry
         reader = asyncio.StreamReader(limit=frames.MAX_FRAME_BYTES)
         self._to_supervisor = reading(world, reader)
         self._requests: list[messages.Request] = []
@@ -168,7 +171,26 @@ class FakeSourceProcess(SourceProcess):
 
     def _answer(self, half_s: float) -> None:
         answer = self._server.answer(self._requests[0])
-        self._world.loop.later(self.process.context, half_s, self._send, answer)
+        request = self._requests[0]
+        if isinstance(request, messages.Write) and isinstance(answer, messages.Written):
+            self._world.loop.later(self.process.context, half_s, self._make, request.model, [*request.changes])
+        else:
+            self._world.loop.later(self.process.context, half_s, self._send, answer)
+
+    def _make(self, model: str, changes: list[Change]) -> None:
+        """Makes one change after the other in a registry that does not make all at once; its end may come between."""
+        registry = self._registry
+        assert isinstance(registry, WrittenRegistry)
+        if registry.is_atomic or not changes:
+            self._send(messages.Written())
+            return
+        try:
+            registry.make(model, changes.pop(0))
+        except UnavailableError as error:
+            self._send(messages.Failed("UnavailableError", str(error)))
+            return
+        delay_s = self._world.delay_s(0.001, 0.2 + self._troubles.slow_s)
+        self._world.loop.later(self.process.context, delay_s, self._make, model, changes)
 
     def _send(self, answer: messages.Answer | None) -> None:
         request = self._requests.pop(0)

@@ -1,16 +1,16 @@
 """A registry and its store, in memory: what is registered, which faults they have, and what they say because of them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.rollout.registered import Change, Expected
+from penstock_server.rollout.registered import Change, DeleteAlias, DeleteTag, Expected, SetAlias, SetTag
 from penstock_server.sources.mlflow_source import MlflowSource
-from penstock_server.sources.registered import RegisteredModel, RegisteredVersion
+from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, check_expected
 
 Kind = Literal[
     "good", "slow", "refused", "trial hangs", "trial dies", "load fails", "load kills", "run kills", "run hangs",
@@ -46,6 +46,7 @@ class Model:
     versions: dict[str, Registration] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     changes: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Database:
@@ -78,6 +79,18 @@ class Database:
         versions = {one: other for one, other in model.versions.items() if one != number}
         aliases = {one: other for one, other in model.aliases.items() if other != number or not with_aliases}
         self._put(name, replace(model, versions=versions, aliases=aliases))
+
+    def tag(self, name: str, number: str, key: str, value: str | None) -> None:
+        """Sets a tag of a version, or of the model where `number` is ""; None deletes it."""
+        model = self.models[name]
+        former = model.versions[number].tags if number else model.tags
+        tags = {one: other for one, other in former.items() if one != key}
+        tags |= {} if value is None else {key: value}
+        if number:
+            versions = {**model.versions, number: replace(model.versions[number], tags=tags)}
+            self._put(name, replace(model, versions=versions))
+        else:
+            self._put(name, replace(model, tags=tags))
 
     def _put(self, name: str, model: Model) -> None:
         self.models[name] = replace(model, changes=model.changes + 1)
@@ -148,7 +161,46 @@ def _listed(name: str, model: Model) -> RegisteredModel:
         {number: RegisteredVersion(found.identity, found.tags, "READY") for number, found in versions.items()},
         marker=str(sorted((number, found.serial) for number, found in model.versions.items())),
         newest=newest,
+        tags=dict(model.tags),
     )
+
+
+class WrittenRegistry(FakeRegistry):
+    """One that takes what is written. It makes changes at once and all of them, as in sqlite, or one after the other.
+
+    Args:
+        is_atomic: which of them.
+        made: called after each change.
+    """
+
+    def __init__(self, name: str, database: Database, *, is_atomic: bool, made: Callable[[Change], None]) -> None:
+        super().__init__(name, database)
+        self.is_atomic = is_atomic
+        self._made = made
+
+    def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
+        version = None
+        if expected.version:
+            found = self._registration(model, expected.version)
+            version = RegisteredVersion(found.identity, found.tags, "READY")
+        check_expected(expected, self.model(model), version)
+        if self.is_atomic:
+            for change in changes:
+                self.make(model, change)
+
+    def make(self, model: str, change: Change) -> None:
+        """Makes a change, unless nothing answers."""
+        self._answer()
+        match change:
+            case SetAlias(alias, version):
+                self.database.alias(model, alias, version)
+            case DeleteAlias(alias):
+                self.database.alias(model, alias, None)
+            case SetTag(version, key, value):
+                self.database.tag(model, version, key, value)
+            case DeleteTag(version, key):
+                self.database.tag(model, version, key, None)
+        self._made(change)
 
 
 class Store:

@@ -1,7 +1,7 @@
 """A server of the simulation: the real control plane, over fake processes, from its start to its end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -197,20 +197,28 @@ class Server:
         stopping = asyncio.create_task(self._stop.wait())
         watching = asyncio.create_task(self.watcher.run())
 
+        beside = [asyncio.create_task(work) for work in self._beside()]
         tasks = [asyncio.create_task(supervisor.run()), asyncio.create_task(supervisor.failure()), watching, stopping]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             watching.cancel()
             await supervisor.drain(5.0)
         finally:
-            tasks += self.asking
+            tasks += self.asking + beside
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await supervisor.kernels.close()
             await self.source.close()
+
+    def _beside(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """What runs beside it, and ends before its sources."""
+        return ()
 
     def _give_up(self) -> None:
         self.world.end(self.process, 1)
@@ -236,13 +244,13 @@ class Server:
 
     def refresh(self) -> None:
         """Somebody asks for a poll."""
-        if self.is_running and self.watcher is not None:
+        if self.is_running and not self.process.is_stopped and self.watcher is not None:
             self.asking = [task for task in self.asking if not task.done()]
             self.asking.append(self.world.loop.start(self.process, self.watcher.refresh()))
 
     def wake(self) -> None:
         """A webhook of the registry comes."""
-        if self.is_running and self.watcher is not None:
+        if self.is_running and not self.process.is_stopped and self.watcher is not None:
             self.process.context.run(self.watcher.wake)
 
     def kill(self) -> None:

@@ -205,6 +205,7 @@ class Simulation:
         self.store.is_down = self.store.is_cut = self.store.is_disk_full = False
         self.troubles.slow_s = 0.0
         self._unhang_sources()
+        self.world.loop.go_on(self.server.process)
         self.starts.failing.clear()
         for worker in self.server.living:
             worker.is_slow = False
@@ -597,9 +598,18 @@ class Simulation:
         self.server.kill()
         self._afterwards(self.world.delay_s(0.01, 30.0), self._restart)
 
+    def stop_supervisor(self) -> None:
+        process = self.server.process
+        if not self.server.is_stopped:
+            self._for_a_while(
+                "supervisor stands still",
+                lambda: setattr(process, "is_stopped", True),
+                lambda: self.world.loop.go_on(process),
+            )
+
     def restart_server(self) -> None:
         server = self.server
-        if server.is_running and not server.is_stopped:
+        if server.is_running and not (server.is_stopped or server.process.is_stopped):
             server.is_stopped = True
 
             async def restart() -> None:
@@ -658,6 +668,7 @@ FAULTS: Final[dict[str, tuple[int, Callable[[Simulation], object]]]] = {
     "a worker says garbage": (2, Simulation.garbage),
     "processes cannot be started": (5, Simulation.starts_fail),
     "the supervisor is killed": (3, Simulation.kill_server),
+    "the supervisor stands still": (4, Simulation.stop_supervisor),
     "the server is restarted": (2, Simulation.restart_server),
     "the machine sleeps": (3, Simulation.pause_machine),
     "somebody asks for a poll": (4, Simulation.refresh),

@@ -96,6 +96,7 @@ class World:
         # Kept, since Python would run their `finally` clauses where it frees them.
         self._remains += [task for task in _tasks_of(self.loop, process) if not task.done()]
         process.code = code
+        self.loop.go_on(process)  # so that what it held is kept with the rest of what is dead
         del self.processes[process.pid]
         if process.parent is not None:
             process.parent.children.pop(process.pid, None)
