@@ -112,6 +112,17 @@ def test_decoders_are_made_at_import() -> None:
     assert late == set()
 
 
+def test_a_class_of_the_server_has_its_name_alone() -> None:
+    """A name means one thing: whoever searches for it finds one."""
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        if module.startswith("penstock_server."):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    homes.setdefault(node.name, []).append(module)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_nobody_waits_for_himself() -> None:
     try:
         TopologicalSorter({name: imported_modules(name) - {name} for name in MODULES}).prepare()

@@ -28,7 +28,7 @@ from penstock.names import (
 )
 from penstock_server import checks, lifeline
 from penstock_server.access.credentials import Credentials
-from penstock_server.access.gate import Gate
+from penstock_server.access.gate import AccessGate
 from penstock_server.access.keeper import CredentialKeeper
 from penstock_server.access.settings import AccessSettings
 from penstock_server.capacity.estimate import TurnCost
@@ -399,7 +399,7 @@ def _on_loop(respond: Callable[[bytes], bytes]) -> Callable[[bytes], Coroutine[A
     return answer
 
 
-def _gate(stack: AsyncExitStack, settings: AccessSettings) -> Gate | None:
+def _gate(stack: AsyncExitStack, settings: AccessSettings) -> AccessGate | None:
     """Who may read what over HTTP; None where nobody is asked. What tokens are checked against is kept fresh on a thread."""
     if not settings.is_on:
         return None
@@ -410,7 +410,7 @@ def _gate(stack: AsyncExitStack, settings: AccessSettings) -> Gate | None:
             loop.call_soon_threadsafe(gate.use, credentials)
 
     keeper = CredentialKeeper(settings, use)
-    gate = Gate(settings, want_keys=keeper.want_keys)
+    gate = AccessGate(settings, want_keys=keeper.want_keys)
     stack.callback(keeper.close)
     keeper.start()
     return gate

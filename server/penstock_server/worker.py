@@ -23,10 +23,10 @@ import structlog
 from penstock.names import FEEDBACK_MODEL, VersionKey, VersionState
 from penstock_server import lifeline
 from penstock_server.access.credentials import Credentials
-from penstock_server.access.gate import Gate
+from penstock_server.access.gate import AccessGate
 from penstock_server.access.guard import Guard
 from penstock_server.access.keeper import CredentialKeeper
-from penstock_server.access.limits import Buckets
+from penstock_server.access.limits import CallerBuckets
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits, resolve, slice_rows
 from penstock_server.clock import monotonic
@@ -200,8 +200,8 @@ class Worker:
         self._keeper = CredentialKeeper(settings.access, self._use) if settings.access.is_on else None
         self._gate = None
         if self._keeper is not None:
-            buckets = Buckets(counters.parent / LIMITS_FILE)
-            self._gate = Gate(settings.access, buckets=buckets, want_keys=self._keeper.want_keys)
+            buckets = CallerBuckets(counters.parent / LIMITS_FILE)
+            self._gate = AccessGate(settings.access, buckets=buckets, want_keys=self._keeper.want_keys)
         self._guard = Guard(self._gate, refused=refused)
         guarded = self._guard.guarded(methods)
         self._transport = choose_transport(

@@ -14,7 +14,7 @@ from penstock_server.rollout.progress import LEASE_TAG, PROGRESS_TAG
 from penstock_server.rollout.registered import DeleteAlias, DeleteTag, Expected, SetAlias, SetTag
 from penstock_server.sources.http_session import HttpSession
 from penstock_server.sources.mlflow_client import RegistryClient
-from penstock_server.sources.registered import Registry
+from penstock_server.sources.registered import RegistryReader
 from penstock_server.sources.rest_registry import RestRegistry
 from penstock_server.sources.sqlite_registry import SqliteRegistry
 from tests.integration.test_registry import Server, Traffic, roles
@@ -168,7 +168,7 @@ def test_each_kind_of_registry_is_written_to_as_mlflow_does(
     for alias in ("champion", None):
         registry.publish("m", flag_model, alias=alias)
     oracle = MlflowClient(registry_uri=registry.uri, tracking_uri=registry.uri)
-    written: Registry = {
+    written: RegistryReader = {
         "sqlite": lambda: SqliteRegistry(Path(registry.uri.removeprefix("sqlite:///")), "shown"),
         "rest": lambda: RestRegistry(HttpSession(registry_server.uri)),
         "mlflow": lambda: RegistryClient(registry.uri),

@@ -21,7 +21,7 @@ from penstock_server.control.worker_pool import WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.metrics.store import CounterStore
 from penstock_server.rollout.evidence import fresh
-from penstock_server.rollout.lease import Lease
+from penstock_server.rollout.lease import ModelLease
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import Member
 from penstock_server.sources.source import Desired
@@ -87,7 +87,7 @@ async def _leaves_processes(client: Any) -> None:
 
 
 def _acts_at_once(keeper: Any, model: str) -> bool:
-    return keeper._leases.get(model, Lease()).wrote_s is not None
+    return keeper._leases.get(model, ModelLease()).wrote_s is not None
 
 
 def _looks_back(controller: Any, found: Any, known: Any, progress: Any, looked: Any) -> Any:

@@ -16,7 +16,7 @@ import structlog
 from penstock_server.access import jwt_tokens
 from penstock_server.access.credentials import Credentials
 from penstock_server.access.identity import STRANGER, Identity
-from penstock_server.access.limits import Buckets
+from penstock_server.access.limits import CallerBuckets
 from penstock_server.access.policy import Policy, Rights
 from penstock_server.access.settings import AccessSettings, Verb
 from penstock_server.access.tokens import hash_of
@@ -39,7 +39,7 @@ class Caller:
     rights: Rights
 
 
-class Gate:
+class AccessGate:
     """Asks each caller who it is, and lets it do what the rules allow.
 
     Args:
@@ -53,12 +53,12 @@ class Gate:
         self,
         settings: AccessSettings,
         *,
-        buckets: Buckets | None = None,
+        buckets: CallerBuckets | None = None,
         want_keys: Callable[[str], None] = lambda _issuer: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._policy = Policy(settings.rules)
-        self.buckets = Buckets() if buckets is None else buckets
+        self.buckets = CallerBuckets() if buckets is None else buckets
         self._want_keys = want_keys
         self._wall = wall
         self._credentials = Credentials()

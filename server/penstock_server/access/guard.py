@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from penstock_server.access.audit import Audited
-from penstock_server.access.gate import Caller, Gate
+from penstock_server.access.gate import AccessGate, Caller
 from penstock_server.access.methods import CONTROLS, Need, need_of
 from penstock_server.access.settings import ANYBODY
 from penstock_server.call import Call
@@ -41,7 +41,7 @@ class Guard:
         admitted: learns of each unary inference that was allowed; None for nobody.
     """
 
-    def __init__(self, gate: Gate | None, *, refused: Refused = ignore_refusal) -> None:
+    def __init__(self, gate: AccessGate | None, *, refused: Refused = ignore_refusal) -> None:
         self._gate = gate
         self._refused = refused
         self.admitted: Admitted | None = None
@@ -71,7 +71,7 @@ class Guard:
 
         return handle if path in CONTROLS else handler
 
-    def _unary(self, gate: Gate, path: str, handler: UnaryHandler) -> UnaryHandler:
+    def _unary(self, gate: AccessGate, path: str, handler: UnaryHandler) -> UnaryHandler:
         def handle(message: bytes, call: Call) -> None:
             authorization, peer = shown(call)
             caller = self._counted(lambda: gate.caller(authorization, peer))
@@ -90,7 +90,7 @@ class Guard:
 
         return handle
 
-    def _stream(self, gate: Gate, path: str, handler: StreamHandler) -> StreamHandler:
+    def _stream(self, gate: AccessGate, path: str, handler: StreamHandler) -> StreamHandler:
         def open_stream(call: Call) -> StreamReceiver:
             self._counted(lambda: gate.caller(*shown(call)))  # a token that is not valid opens none
             receiver = handler(call)
@@ -119,7 +119,7 @@ def shown(call: Call) -> tuple[list[str], tuple[str, ...]]:
     return [str(value) for name, value in call.metadata() if name == AUTHORIZATION], call.peer()
 
 
-def _check(gate: Gate, caller: Caller, need: Need) -> None:
+def _check(gate: AccessGate, caller: Caller, need: Need) -> None:
     if need.verb is not None:
         gate.check(caller, need.verb, need.model)
 

@@ -37,7 +37,7 @@ def depth_ns(limit: Limit) -> int:
     return int(max(1.0, limit.at_once) * interval_ns(limit))
 
 
-class Buckets:
+class CallerBuckets:
     """The buckets of all identities that have a limit.
 
     Args:

@@ -36,7 +36,7 @@ _HIT_ROWS: Final = CACHE_CELLS.index("hit_rows")
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class MeteredTotals:
     """Totals of one version over all workers.
 
     Attributes:
@@ -56,14 +56,14 @@ class Counted:
     short_s: float
 
 
-def counted(workers: Sequence[SharedCounters], short_rows: int) -> Counted:
+def counted(workers: Sequence[SharedCounters], short_rows: int) -> MeteredTotals:
     """A version's totals, by its counters in each worker."""
     answered = sum(int(each.requests[0]) for each in workers)
     refused = sum(int(each.refusals[_TOO_MANY].sum()) for each in workers)
     rows = sum(int(each.rows[0]) - int(each.cache[_HIT_ROWS]) for each in workers)
     taken = np.sum([each.batch_ns.sum(axis=0) for each in workers], axis=0) / 1e9
     short = np.searchsorted(ROWS_EDGES, short_rows, side="right")
-    return Counted(
+    return MeteredTotals(
         answered + refused,
         answered,
         rows,
@@ -83,12 +83,12 @@ class VersionReading:
 
     key: VersionKey
     runs: BatchRuns
-    counted: Counted
+    counted: MeteredTotals
     answers: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MeterReading:
     """What there is to see at one moment.
 
     Attributes:
@@ -113,7 +113,7 @@ class _Version:
         self._asked = self._span_s = 0.0
         self._requests = self._rows = 0.0
 
-    def add(self, grown: Counted, span_s: float) -> None:
+    def add(self, grown: MeteredTotals, span_s: float) -> None:
         fade = exp(-span_s / _RATE_S)
         self._asked, self._span_s = fade * self._asked + grown.asked, fade * self._span_s + span_s
         if grown.answered:
@@ -143,7 +143,7 @@ class CapacityMeter:
         self._cores = cores
         self._max_streams = max_streams
         self._versions: dict[VersionKey, _Version] = {}
-        self._last: Reading | None = None
+        self._last: MeterReading | None = None
         self._known = ServerCapacity()
 
     @property
@@ -155,7 +155,7 @@ class CapacityMeter:
         """The capacity at the last look."""
         return self._known
 
-    def look(self, reading: Reading) -> None:
+    def look(self, reading: MeterReading) -> None:
         """Takes in what there is to see now."""
         for each in reading.versions:
             if (held := self._versions.get(each.key)) is None or held.runs != each.runs:
@@ -167,7 +167,7 @@ class CapacityMeter:
         self._last = reading
         self._known = self._capacity(reading)
 
-    def _grow(self, last: Reading, now: Reading) -> None:
+    def _grow(self, last: MeterReading, now: MeterReading) -> None:
         before = {each.key: each.counted for each in last.versions}
         grown = {
             each.key: _grown(before[each.key], each.counted)
@@ -181,7 +181,7 @@ class CapacityMeter:
         if requests >= _FEWEST and now.busy_s.keys() == last.busy_s.keys() and len(grown) == len(now.versions):
             self._learn(grown, sum(now.busy_s.values()) - sum(last.busy_s.values()), now.connections)
 
-    def _learn(self, grown: Mapping[VersionKey, Counted], busy_s: float, connections: int | None) -> None:
+    def _learn(self, grown: Mapping[VersionKey, MeteredTotals], busy_s: float, connections: int | None) -> None:
         asked = [each for each in grown.values() if each.batches]
         each_has = inf if connections is None else max(1.0, connections / self._workers)
         for key, each in grown.items():
@@ -193,7 +193,7 @@ class CapacityMeter:
         read = sum(each.batches * distinct(each_has, each.answered / each.batches) for each in asked)
         self._turns.add(max(busy_s, 0.0), [turns, read, sum(each.answered for each in asked)])
 
-    def _capacity(self, reading: Reading) -> ServerCapacity:
+    def _capacity(self, reading: MeterReading) -> ServerCapacity:
         loads = {each.key: self._versions[each.key].load(each.key) for each in reading.versions}
         answering = {each.key for each in reading.versions if each.answers}
         each_has = inf if not reading.connections else max(1.0, reading.connections / self._workers)
@@ -207,8 +207,8 @@ class CapacityMeter:
         )
 
 
-def _grown(before: Counted, after: Counted) -> Counted:
-    return Counted(
+def _grown(before: MeteredTotals, after: MeteredTotals) -> MeteredTotals:
+    return MeteredTotals(
         after.asked - before.asked,
         after.answered - before.answered,
         after.rows - before.rows,

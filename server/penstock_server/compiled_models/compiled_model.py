@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from penstock_server.compiled_models import layout, tables
 from penstock_server.compiled_models.kernel_set import KERNELS
-from penstock_server.compiled_models.program import Program
+from penstock_server.compiled_models.program import ModelProgram
 from penstock_server.errors import UnavailableError
 from penstock_server.kernels.compiled import library
 
@@ -31,7 +31,7 @@ def has_known_arrays() -> bool:
     return word.value == probe.ctypes.data
 
 
-class OutputForm(NamedTuple):
+class ModelOutput(NamedTuple):
     """What the kernel writes for an output.
 
     Attributes:
@@ -61,7 +61,7 @@ class ModelCall(NamedTuple):
     head: int
     most_rows: int
     row_bytes: int
-    outputs: tuple[OutputForm, ...]
+    outputs: tuple[ModelOutput, ...]
 
 
 class CompiledModel:
@@ -75,7 +75,7 @@ class CompiledModel:
         UnavailableError: there are no kernels, or numpy's arrays are not as they know them.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: ModelProgram) -> None:
         if not has_known_arrays():
             raise UnavailableError("numpy's arrays are laid out otherwise than the kernels of models expect")
         self.program = program
@@ -120,7 +120,7 @@ class CompiledModel:
     def kernel_call(self) -> ModelCall:
         """How other kernels call this model's, as long as the model is kept."""
         outputs = tuple(
-            OutputForm(result.kind, result.width, result.width * _DTYPES[result.kind].itemsize, result.texts)
+            ModelOutput(result.kind, result.width, result.width * _DTYPES[result.kind].itemsize, result.texts)
             for result in self.program.results
         )
         return ModelCall(library(KERNELS).addresses["run_model"], self._at, self._brief_rows, self.row_bytes, outputs)

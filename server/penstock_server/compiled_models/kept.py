@@ -17,7 +17,7 @@ import structlog
 
 from penstock_server import atomic
 from penstock_server.compiled_models import tables
-from penstock_server.compiled_models.program import Given, Program, Result, Vectors
+from penstock_server.compiled_models.program import Given, ModelProgram, Result, Vectors
 from penstock_server.paths import cache_dir
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ def key_of(content: bytes, given: Given, vectors: Vectors) -> str:
     return hashlib.sha256(told + hashlib.sha256(content).digest()).hexdigest()
 
 
-def find(key: str) -> Program | None:
+def find(key: str) -> ModelProgram | None:
     """The program that was kept by this key; None if there is none, or its file is damaged. It has no forests."""
     path = _path(key)
     try:
@@ -68,10 +68,10 @@ def find(key: str) -> Program | None:
         return None
     block = tables.aligned(len(found.block) // 8)
     block[:] = np.frombuffer(found.block, np.int64)
-    return Program(block, found.scratch_bytes, found.given, found.results, (), found.work, found.about)
+    return ModelProgram(block, found.scratch_bytes, found.given, found.results, (), found.work, found.about)
 
 
-def keep(key: str, program: Program) -> None:
+def keep(key: str, program: ModelProgram) -> None:
     """Keeps a program, where there is a folder to write to; without one each process compiles its own."""
     one = _File(
         key,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from penstock_server.compiled_models import layout, tables
 from penstock_server.compiled_models.graph import Graph, NotCompiledError, Operator
-from penstock_server.compiled_models.tables import Tables
+from penstock_server.compiled_models.tables import ProgramTables
 from penstock_server.compiled_models.trees import Forest, forest
 
 MAX_WEIGHTS: Final = 1 << 16
@@ -86,7 +86,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Program:
+class ModelProgram:
     """A graph, ready to run.
 
     Attributes:
@@ -108,7 +108,7 @@ class Program:
     about: str
 
 
-def compile_graph(graph: Graph, given: Given, vectors: Vectors) -> Program:
+def compile_graph(graph: Graph, given: Given, vectors: Vectors) -> ModelProgram:
     """The program of a graph.
 
     Raises:
@@ -129,14 +129,14 @@ class _Writer:
         self.constants: dict[str, NDArray[Any]] = dict(graph.constants)
         self.instructions: list[list[int]] = []
         # Instructions end before the tables, wherever these begin.
-        self.tables = Tables(8 * (layout.HEADER_WORDS + MAX_INSTRUCTIONS * layout.INSTRUCTION_WORDS))
+        self.tables = ProgramTables(8 * (layout.HEADER_WORDS + MAX_INSTRUCTIONS * layout.INSTRUCTION_WORDS))
         self.forests: list[tuple[Forest, tuple[int, ...]]] = []
         self.weights = self.work = 0
         self._scratch = layout.PARTIAL_BYTES
         self._values: dict[str, Value] = {}
         self._about: list[str] = []
 
-    def program(self) -> Program:
+    def program(self) -> ModelProgram:
         self._values[self.given.name] = Value(
             0, self.given.kind, self.given.columns, origin=tuple(range(self.given.columns))
         )
@@ -153,7 +153,7 @@ class _Writer:
             words += instruction
         block = self.tables.block(words)
         block[layout.WORDS] = len(block)
-        return Program(
+        return ModelProgram(
             block, self._scratch, self.given, tuple(results), tuple(self.forests), self.work, ", ".join(self._about)
         )
 

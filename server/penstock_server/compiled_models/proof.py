@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.compiled_models.graph import NotCompiledError
-from penstock_server.compiled_models.program import Program
-from penstock_server.compiled_models.trees import Tree
+from penstock_server.compiled_models.program import ModelProgram
+from penstock_server.compiled_models.trees import ForestTree
 
 ROWS: Final = 512
 """Rows that run together."""
@@ -30,7 +30,7 @@ Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
 """Answers the rows of a matrix."""
 
 
-def difference(program: Program, ours: Run, theirs: Run, golden: NDArray[Any] | None) -> str:
+def difference(program: ModelProgram, ours: Run, theirs: Run, golden: NDArray[Any] | None) -> str:
     """Why the program is not proven, in one sentence; "" where it is."""
     deadline_s = perf_counter() + BUDGET_S
     for name, matrix, sizes in _tries(program, golden):
@@ -46,7 +46,7 @@ def difference(program: Program, ours: Run, theirs: Run, golden: NDArray[Any] | 
     return ""
 
 
-def _tries(program: Program, golden: NDArray[Any] | None) -> Iterator[tuple[str, NDArray[Any], Sequence[int]]]:
+def _tries(program: ModelProgram, golden: NDArray[Any] | None) -> Iterator[tuple[str, NDArray[Any], Sequence[int]]]:
     """Rows with what they are, and in which batches they run besides."""
     if golden is not None and len(golden):
         yield "golden rows", np.ascontiguousarray(golden[:ROWS]), SIZES
@@ -67,7 +67,7 @@ def _with_specials(plain: NDArray[Any], random: np.random.Generator) -> NDArray[
     return np.where(random.random(plain.shape) < _SPECIAL_SHARE, chosen, plain)
 
 
-def _at_splits(program: Program, random: np.random.Generator, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+def _at_splits(program: ModelProgram, random: np.random.Generator, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
     """Blocks of rows for all splits: three for each."""
     for forest, columns in program.forests:
         base = random.standard_normal(program.given.columns).astype(dtype)
@@ -88,7 +88,7 @@ def _at_splits(program: Program, random: np.random.Generator, dtype: np.dtype[An
                 yield rows
 
 
-def _reaching(tree: Tree, place: NDArray[np.int64], base: NDArray[Any]) -> NDArray[Any]:
+def _reaching(tree: ForestTree, place: NDArray[np.int64], base: NDArray[Any]) -> NDArray[Any]:
     """For each node a row that reaches it, unless its path contradicts itself; a node's parent comes before it."""
     rows = np.empty((len(place), len(base)), base.dtype)
     rows[:1] = base

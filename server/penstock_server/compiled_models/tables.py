@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.compiled_models import layout
-from penstock_server.compiled_models.trees import Forest, Tree
+from penstock_server.compiled_models.trees import Forest, ForestTree
 
 _ALIGNMENT: Final = 64
 
 
-class Tables:
+class ProgramTables:
     """The tables behind a program's instructions, as bytes; a table begins at a multiple of a cache line."""
 
     def __init__(self, start_bytes: int) -> None:
@@ -43,7 +43,7 @@ def aligned(words: int) -> NDArray[np.int64]:
     return memory[skip : skip + words]
 
 
-def add_forest(tables: Tables, forest: Forest, dtype: np.dtype[Any]) -> dict[int, int]:
+def add_forest(tables: ProgramTables, forest: Forest, dtype: np.dtype[Any]) -> dict[int, int]:
     """The fields of the instruction that sums a forest's trees."""
     made = _Layout(dtype)
     for tree in forest.trees:
@@ -63,7 +63,7 @@ class _Layout:
         self._values: list[NDArray[Any]] = []
         self._nodes = self._lane_nodes = self._value_count = 0
 
-    def add(self, tree: Tree, outputs: int) -> None:
+    def add(self, tree: ForestTree, outputs: int) -> None:
         leaves, nodes = len(tree.values), len(tree.feature)
         entry = np.zeros(layout.TREE_WORDS, np.int64)
         lane_parts: tuple[NDArray[Any], ...]
@@ -92,7 +92,7 @@ class _Layout:
         self._values.append(values.ravel())
         self._value_count += values.size
 
-    def _add_nodes(self, tree: Tree, first_place: NDArray[np.int64], outputs: int) -> None:
+    def _add_nodes(self, tree: ForestTree, first_place: NDArray[np.int64], outputs: int) -> None:
         """The nodes and then the leaves, which lead to themselves."""
         nodes, leaves = len(tree.feature), len(tree.values)
         start, size = self._nodes, nodes + leaves
@@ -110,7 +110,7 @@ class _Layout:
         self._node_parts.append((packed, flags, numbers))
         self._nodes += size
 
-    def fields(self, tables: Tables) -> dict[int, int]:
+    def fields(self, tables: ProgramTables) -> dict[int, int]:
         """Writes the tables; where they are."""
         entries = np.array(self._entries)
         packed, flags, leaves = (np.concatenate(parts) for parts in zip(*self._node_parts, strict=True))
@@ -146,7 +146,7 @@ class _Layout:
         return walks
 
 
-def _dense(tree: Tree) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int64]]:
+def _dense(tree: ForestTree) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int64]]:
     """All comparisons of a tree of full depth, in the order that the kernels choose in, and the leaf at each of its ends."""
     features: list[int] = []
     bounds: list[Any] = []
@@ -169,7 +169,7 @@ def _dense(tree: Tree) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int64]]:
     return (np.array(features), np.array(bounds), np.array(flags), masks), np.array(ends)
 
 
-def _masked(tree: Tree) -> tuple[NDArray[Any], ...]:
+def _masked(tree: ForestTree) -> tuple[NDArray[Any], ...]:
     """Each comparison with the leaves that can still be reached on its right."""
     count = len(tree.feature)
     masks = [0] * count

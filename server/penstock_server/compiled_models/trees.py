@@ -29,7 +29,7 @@ _V5_AGGREGATES: Final = ("AVERAGE", "SUM", "MIN", "MAX")
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class ForestTree:
     """A tree: nodes with each before those on its left, and these before those on its right.
 
     Attributes:
@@ -65,7 +65,7 @@ class Forest:
         labels: of a classifier, numbers or texts.
     """
 
-    trees: tuple[Tree, ...]
+    trees: tuple[ForestTree, ...]
     outputs: int
     bases: NDArray[Any]
     is_average: bool
@@ -249,7 +249,7 @@ def _checked(
 
 @dataclass(slots=True)
 class _Made:
-    trees: list[Tree]
+    trees: list[ForestTree]
     outputs: int
     always: list[set[int]]
     possible: set[int]
@@ -314,7 +314,7 @@ def _normalised(nodes: _Nodes, dtype: np.dtype[Any]) -> _Forms:
     )
 
 
-def _tree(nodes: _Nodes, forms: _Forms, start: int, outputs: int, *, most: int) -> tuple[Tree, int, set[int]]:
+def _tree(nodes: _Nodes, forms: _Forms, start: int, outputs: int, *, most: int) -> tuple[ForestTree, int, set[int]]:
     """The tree from a root on, how many nodes and leaves it has, and the outputs that each of its leaves has."""
     kept: list[int] = []
     children: list[list[int]] = [[], []]
@@ -343,7 +343,7 @@ def _tree(nodes: _Nodes, forms: _Forms, start: int, outputs: int, *, most: int) 
             children[side][parent] = place
     dtype = nodes.value.dtype
     values, output, always = _values(nodes, leaves, outputs, dtype)
-    tree = Tree(
+    tree = ForestTree(
         np.array([forms.feature[at] for at in kept], np.int64),
         np.array([forms.bound[at] for at in kept], dtype),
         np.array([forms.missing_left[at] for at in kept], np.bool_),

@@ -7,7 +7,7 @@ from typing import Any, Final
 from penstock.names import CANARY, CHAMPION
 from penstock_server.capacity.busy import busy_s
 from penstock_server.capacity.estimate import Room, ServerCapacity
-from penstock_server.capacity.meter import CapacityMeter, Reading, VersionReading, counted
+from penstock_server.capacity.meter import CapacityMeter, MeterReading, VersionReading, counted
 from penstock_server.clock import monotonic
 from penstock_server.control.view import ServerView
 from penstock_server.metrics.store import CounterStore
@@ -15,11 +15,11 @@ from penstock_server.metrics.store import CounterStore
 LOOK_S: Final = 1.0
 
 
-def reading(view: ServerView, counters: CounterStore, at_s: float) -> Reading:
+def reading(view: ServerView, counters: CounterStore, at_s: float) -> MeterReading:
     """What there is to see now; it reads a few files of the system."""
     listening = [worker for worker in view.workers if worker.is_listening]
     known = [worker.connections for worker in listening if worker.connections is not None]
-    return Reading(
+    return MeterReading(
         at_s,
         {worker.pid: busy for worker in listening if (busy := busy_s(worker.pid)) is not None},
         sum(known) if known else None,

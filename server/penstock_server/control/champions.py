@@ -6,11 +6,11 @@ from penstock.names import CHAMPION, VersionKey
 from penstock_server.control.view import ServerView
 from penstock_server.drift.report import ExpectedAccuracy, VersionDrift
 from penstock_server.labels.gauges import latest
-from penstock_server.labels.quality import Interval
+from penstock_server.labels.quality import QualityInterval
 from penstock_server.labels.report import Report
 from penstock_server.metrics.prometheus import VersionSnapshot
 from penstock_server.models.artifact import Artifact
-from penstock_server.retraining.signals import Alarm, Estimate, Signals
+from penstock_server.retraining.signals import Estimate, SignalledAlarm, Signals
 
 
 def champion_signals(
@@ -57,11 +57,11 @@ def champion_signals(
         )
 
 
-def _estimate(found: Interval | ExpectedAccuracy | None) -> Estimate | None:
+def _estimate(found: QualityInterval | ExpectedAccuracy | None) -> Estimate | None:
     return None if found is None else Estimate(found.value, found.low, found.high)
 
 
-def _alarms(report: VersionDrift | None) -> tuple[Alarm, ...] | None:
+def _alarms(report: VersionDrift | None) -> tuple[SignalledAlarm, ...] | None:
     if report is None or report.alarmed is None:
         return None
-    return tuple(Alarm(alarm.column, alarm.since) for alarm in report.alarms)
+    return tuple(SignalledAlarm(alarm.column, alarm.since) for alarm in report.alarms)

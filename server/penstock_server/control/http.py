@@ -20,12 +20,12 @@ from prometheus_client.exposition import choose_encoder
 
 from penstock.names import CANARY, SERVER_NAME, SHADOW
 from penstock_server.access import audit
-from penstock_server.access.gate import Caller, Gate
+from penstock_server.access.gate import AccessGate, Caller
 from penstock_server.access.policy import EVERY_MODEL, NO_MODEL
 from penstock_server.access.settings import ANYBODY
 from penstock_server.capacity.estimate import ServerCapacity
 from penstock_server.control.capacity import shown as shown_capacity
-from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request, Stream
+from penstock_server.control.http_server import CONNECTIONS, HttpRequest, HttpServer, Reply, Stream
 from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.control.view import ServerView, shown_workers
 from penstock_server.control.webhook import MAX_BODY_BYTES, WebhookReceiver
@@ -112,7 +112,7 @@ class AdminServer:
         rest_address: str = "",
         connections: int = CONNECTIONS,
         tls: Callable[[], SSLContext] | None = None,
-        gate: Gate | None = None,
+        gate: AccessGate | None = None,
         opens_metrics: bool = True,
         webhooks: WebhookReceiver | None = None,
     ) -> None:
@@ -157,7 +157,7 @@ class AdminServer:
         await self._server.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, request: Request) -> Any:
+    def _answer(self, request: HttpRequest) -> Any:
         if (refusal := self._refusal(request)) is not None:
             return refusal
         match request.path:
@@ -182,14 +182,14 @@ class AdminServer:
                 )
         return answer
 
-    def _webhook(self, webhooks: WebhookReceiver, request: Request) -> Reply:
+    def _webhook(self, webhooks: WebhookReceiver, request: HttpRequest) -> Reply:
         try:
             why = webhooks.receive(request.headers, request.body)
         except InvalidInputError as error:
             return Reply(f"{error}\n".encode(), 503)
         return Reply(f"{why}\n".encode(), 401) if why else Reply(b"ok\n")
 
-    def _known(self, what: list[str], request: Request) -> Any:
+    def _known(self, what: list[str], request: HttpRequest) -> Any:
         """What is known, below /v1; None if there is no such thing."""
         answer: Any = None
         match what:
@@ -214,7 +214,7 @@ class AdminServer:
                 answer = self._shared(("shadows",), lambda: Reply(self._shadows(), content_type=_JSON))
         return answer
 
-    def _refusal(self, request: Request) -> Reply | None:
+    def _refusal(self, request: HttpRequest) -> Reply | None:
         """Why a caller may not have what it asks for; None if it may."""
         if self._gate is None:
             return None
@@ -240,11 +240,11 @@ class AdminServer:
             return _refused(error)
         return None
 
-    def _caller(self, request: Request) -> Caller | None:
+    def _caller(self, request: HttpRequest) -> Caller | None:
         """Who asks; None where nobody is asked. Raises as `Gate.caller`."""
         return None if self._gate is None else self._gate.caller(request.authorization, request.peer)
 
-    def _known_of(self, request: Request) -> Reply:
+    def _known_of(self, request: HttpRequest) -> Reply:
         """`/v1/caller`: a caller's name, whether it may read of all models, and of which it may control the rollouts."""
         try:
             caller = self._caller(request)
@@ -259,7 +259,7 @@ class AdminServer:
             known = {"asked": True, "name": caller.identity.name, "reads": reads, "controls": controls}
         return Reply(msgspec.json.encode(known), content_type=_JSON)
 
-    def _live(self, request: Request) -> Reply | Stream:
+    def _live(self, request: HttpRequest) -> Reply | Stream:
         """`/v1/live`: what the page shows, as long as the caller may read it."""
         try:
             self._feed.check_room()
@@ -280,7 +280,7 @@ class AdminServer:
             (("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")),
         )
 
-    def _act(self, request: Request) -> Any:
+    def _act(self, request: HttpRequest) -> Any:
         """`POST /v1/rollouts/{model}/{command}`: has a rollout go on, wait or end; `POST /v1/webhook`: wakes the poll."""
         if self._webhooks is not None and request.path == WEBHOOK_PATH:
             return self._webhook(self._webhooks, request)  # its signature says who sends it

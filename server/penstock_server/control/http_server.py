@@ -48,7 +48,7 @@ _RETRY_ACCEPT_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """What a caller asks.
 
     Attributes:
@@ -90,7 +90,7 @@ class Stream:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Handler = Callable[[Request], Reply | Stream | Awaitable[Reply | Stream]]
+Handler = Callable[[HttpRequest], Reply | Stream | Awaitable[Reply | Stream]]
 """Answers a request. What answers at once is a plain function, so that it is answered whatever else is slow."""
 
 
@@ -191,7 +191,7 @@ class HttpServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def failed(self, request: Request) -> None:
+    def failed(self, request: HttpRequest) -> None:
         """Logs the exception of a handler, at most once a minute: a probe that fails does so every second."""
         if self.clock() - self._logged_s >= _LOG_PAUSE_S:
             self._logged_s = self.clock()
@@ -261,7 +261,7 @@ class HttpServer:
 class _Posted:
     """A request whose body is still to come, of so many bytes."""
 
-    request: Request
+    request: HttpRequest
     length: int
     is_kept: bool
 
@@ -380,7 +380,7 @@ class _Connection(asyncio.Protocol):
         )
         shown = tuple(value for name, value in pairs if name == "authorization")
         parts = tuple(map(unquote, path.split("/")[1:]))
-        request = Request(parts, values, headers, shown, self._peer)
+        request = HttpRequest(parts, values, headers, shown, self._peer)
         if method == "POST" and self._server.posts is not None and (most := self._server.takes(parts)):
             self._await_body(request, {value for name, value in pairs if name == "content-length"}, most, is_kept)
             return
@@ -393,7 +393,7 @@ class _Connection(asyncio.Protocol):
             return
         self._handle(handler, request, with_body=method != "HEAD", is_kept=is_kept)
 
-    def _await_body(self, request: Request, lengths: set[str], most: int, is_kept: bool) -> None:
+    def _await_body(self, request: HttpRequest, lengths: set[str], most: int, is_kept: bool) -> None:
         """Waits for what is posted, if it says how long it is and may be that long."""
         length = lengths.pop() if len(lengths) == 1 else ""
         if "transfer-encoding" in request.headers or not re.fullmatch(r"[0-9]{1,15}", length):
@@ -412,7 +412,7 @@ class _Connection(asyncio.Protocol):
             assert self._server.posts is not None  # checked before its body was awaited
             self._handle(self._server.posts, replace(posted.request, body=body), with_body=True, is_kept=posted.is_kept)
 
-    def _handle(self, handler: Handler, request: Request, *, with_body: bool, is_kept: bool) -> None:
+    def _handle(self, handler: Handler, request: HttpRequest, *, with_body: bool, is_kept: bool) -> None:
         self._start_answer()
         try:
             answer = handler(request)
@@ -425,7 +425,7 @@ class _Connection(asyncio.Protocol):
             self._server.spawn(self._wait(request, answer, with_body=with_body, is_kept=is_kept))
 
     async def _wait(
-        self, request: Request, answer: Awaitable[Reply | Stream], *, with_body: bool, is_kept: bool
+        self, request: HttpRequest, answer: Awaitable[Reply | Stream], *, with_body: bool, is_kept: bool
     ) -> None:
         reply: Reply | Stream
         try:

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from penstock_server.clock import Clock, monotonic
-from penstock_server.rollout.lease import Lease, holder_of
+from penstock_server.rollout.lease import ModelLease, holder_of
 from penstock_server.rollout.registered import Change, DeleteTag, Expected, SetTag
 
 
@@ -44,7 +44,7 @@ class LeaseKeeper:
         self._refresh = refresh
         self._lease_s = lease_s
         self._clock = clock
-        self._leases: dict[str, Lease] = {}
+        self._leases: dict[str, ModelLease] = {}
 
     @property
     def models(self) -> AbstractSet[str]:
@@ -53,7 +53,7 @@ class LeaseKeeper:
 
     def seen(self, model: str, value: str) -> None:
         """Takes in what the registry says."""
-        known = self._leases.get(model, Lease())
+        known = self._leases.get(model, ModelLease())
         self._leases[model] = known.seen(value, self._holder, self._clock(), self._lease_s)
 
     def forget(self, but: Collection[str]) -> None:
@@ -62,7 +62,7 @@ class LeaseKeeper:
 
     def value(self, model: str) -> str:
         """The tag as it is known here."""
-        return self._leases.get(model, Lease()).value
+        return self._leases.get(model, ModelLease()).value
 
     def others(self, model: str) -> str:
         """The name of another server in the tag; "" where there is none."""
@@ -71,7 +71,7 @@ class LeaseKeeper:
 
     def is_held(self, model: str) -> bool:
         """Whether this server may act now; from any thread. It may not once it has written nothing for half of its lease."""
-        lease = self._leases.get(model, Lease())
+        lease = self._leases.get(model, ModelLease())
         return lease.is_own and lease.wrote_s is not None and self._clock() - lease.wrote_s <= self._lease_s / 2
 
     async def hold(self, model: str) -> bool:
@@ -80,7 +80,7 @@ class LeaseKeeper:
         Raises:
             UnavailableError: the registry cannot be written, or another server was sooner.
         """
-        lease = self._leases.get(model, Lease())
+        lease = self._leases.get(model, ModelLease())
         move = lease.move(self._holder, self._clock(), self._lease_s)
         if move in {"take", "renew"}:
             after = lease.written(self._holder, self._clock())

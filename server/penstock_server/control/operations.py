@@ -24,7 +24,7 @@ from penstock_server.labels.gauges import latest
 from penstock_server.labels.report import Report
 from penstock_server.log_setup import Line, recent_lines
 from penstock_server.metrics.prometheus import VersionSnapshot
-from penstock_server.page.traffic import Reading, Traffic, together, totals, traffic
+from penstock_server.page.traffic import Traffic, TrafficReading, together, totals, traffic
 from penstock_server.rollout.plan import weight_in_percent
 from penstock_server.sources.combined_source import SourceState
 
@@ -79,7 +79,7 @@ class Operations:
         self._lines = lines
         self._clock = clock
         self._release = installed_version("penstock")
-        self._readings: deque[Reading] = deque()
+        self._readings: deque[TrafficReading] = deque()
         self._drift_at_s = -DRIFT_S
         self._drift_section = b""
 
@@ -108,7 +108,7 @@ class Operations:
 
     def _traffic(self) -> dict[str, Any]:
         now_s = self._clock()
-        last = Reading(now_s, {(each.model, each.version): totals(each.counters) for each in self._counted()})
+        last = TrafficReading(now_s, {(each.model, each.version): totals(each.counters) for each in self._counted()})
         # When nobody has looked for a while, what is known is too old to tell a rate from.
         while self._readings and now_s - self._readings[0].at_s > RATE_S + 1:
             self._readings.popleft()

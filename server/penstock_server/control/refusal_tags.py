@@ -6,15 +6,16 @@ such as one with less memory, none writes against another for ever. Whoever cann
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server.control.lease_keeper import WritesRegistry
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnsupportedError
-from penstock_server.rollout.registered import REFUSED_TAG, Change, DeleteTag, Expected, SetTag
+from penstock_server.rollout.registered import REFUSED_TAG, DeleteTag, Expected, SetTag
 from penstock_server.sources.source import Desired
 
 log = structlog.get_logger(__name__)
@@ -24,12 +25,6 @@ LOOK_S: Final = 2.0
 and the others find its tag."""
 MAX_CHARS: Final = 1000
 """A reason is cut there; MLflow takes 5,000."""
-
-
-class WritesRegistry(Protocol):
-    """What it needs of a source."""
-
-    async def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None: ...
 
 
 def due(

@@ -21,7 +21,7 @@ from penstock_server.clock import Clock, monotonic
 from penstock_server.control.lease_keeper import LeaseKeeper, WritesRegistry
 from penstock_server.errors import PenstockError
 from penstock_server.metrics.counters import SCORE_EDGES
-from penstock_server.rollout.decision import Decision, Health
+from penstock_server.rollout.decision import Decision, VersionHealth
 from penstock_server.rollout.evidence import Evidence, Snapshot, between, fresh, read_evidence, write_evidence
 from penstock_server.rollout.gates import gate_of, interval_of
 from penstock_server.rollout.lease import LEASE_S, holder_of
@@ -31,7 +31,7 @@ from penstock_server.rollout.progress import (
     LEASE_TAG,
     PROGRESS_TAG,
     SPEC_TAG,
-    Entry,
+    HistoryEntry,
     Progress,
     read_history,
     read_progress,
@@ -39,7 +39,7 @@ from penstock_server.rollout.progress import (
 )
 from penstock_server.rollout.registered import Change, DeleteTag, Expected, RegisteredRollout, SetTag
 from penstock_server.rollout.spec import RolloutSpec, as_mapping, parse
-from penstock_server.rollout.step import Known, Step, next_step
+from penstock_server.rollout.step import Known, RolloutStep, next_step
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class RolloutView:
     model: str
     version: str
     progress: Progress | None
-    history: tuple[Entry, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
     holder: str = ""
     is_acting: bool = False
     evidence: Evidence = field(default_factory=Evidence)
@@ -118,7 +118,7 @@ class RolloutController:
         registry: WritesRegistry,
         refresh: Callable[[], Awaitable[None]],
         look: Callable[[str, str, str], Awaitable[Mapping[str, Snapshot]]],
-        health: Callable[[VersionKey], Health],
+        health: Callable[[VersionKey], VersionHealth],
         wall: Callable[[], float],
         lease_s: float = LEASE_S,
         clock: Clock = monotonic,
@@ -246,7 +246,7 @@ class RolloutController:
             log.info("rollout", model=model, version=found.version, what=step.event)
         await self._refresh()
 
-    def _beside(self, found: RegisteredRollout, known: _Model, step: Step) -> tuple[Change, ...]:
+    def _beside(self, found: RegisteredRollout, known: _Model, step: RolloutStep) -> tuple[Change, ...]:
         """What is written along with a step: the evidence it was taken on, and a line of history."""
         evidence = known.evidence or Evidence()
         is_new = PROGRESS_TAG not in found.tags
@@ -256,7 +256,7 @@ class RolloutController:
             changes.append(SetTag(found.version, EVIDENCE_TAG, write_evidence(evidence)))
         if step.event:
             before = [] if is_new else read_history(found.tags.get(HISTORY_TAG, "[]"))
-            lines = [*before, Entry(round(self._wall(), 3), step.event)]
+            lines = [*before, HistoryEntry(round(self._wall(), 3), step.event)]
             changes.append(SetTag(found.version, HISTORY_TAG, write_history(lines)))
         return tuple(changes)
 
@@ -284,7 +284,7 @@ class RolloutController:
 
 
 def _nothing(now_s: float) -> Known:
-    return Known(Evidence(), Health(), (), now_s, SCORE_EDGES)
+    return Known(Evidence(), VersionHealth(), (), now_s, SCORE_EDGES)
 
 
 def _progress(found: RegisteredRollout) -> Progress | None:

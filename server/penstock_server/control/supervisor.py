@@ -42,7 +42,7 @@ from penstock_server.log_setup import LogLevel, set_level
 from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
-from penstock_server.rollout.decision import Health
+from penstock_server.rollout.decision import VersionHealth
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
 from penstock_server.transport.shared_port import SharedPort
@@ -257,17 +257,21 @@ class Supervisor:
             model: plan for model, plan in first.plans.items() if all(one.plans.get(model) == plan for one in others)
         }
 
-    def health(self, key: VersionKey) -> Health:
+    def health(self, key: VersionKey) -> VersionHealth:
         """How a version stands: ready in every worker, or refused as it is."""
         workers = list(self._pool.workers.values())
         if self._fetcher.failure(key) is None and (refusal := self._refusal(key)) is not None:
-            return Health(is_ready=False, is_refused=True, reason=refusal)
+            return VersionHealth(is_ready=False, is_refused=True, reason=refusal)
         held = [held_by(worker) for worker in workers]
         status = version_statuses(key[0], self._desired.models.get(key[0]), held, self._standing).get(key[1])
         if status is None:
-            return Health(is_ready=False)
+            return VersionHealth(is_ready=False)
         # A version that answers may have something that is worth knowing.
-        return Health() if status.state in {"READY", "STANDBY"} else Health(is_ready=False, reason=status.reason)
+        return (
+            VersionHealth()
+            if status.state in {"READY", "STANDBY"}
+            else VersionHealth(is_ready=False, reason=status.reason)
+        )
 
     def refused(self) -> dict[VersionKey, str]:
         """The desired versions that are refused as they are, with the reasons; without what could not be fetched just now."""

@@ -31,7 +31,7 @@ import msgspec
 from penstock_server import atomic, leases
 from penstock_server.errors import UnavailableError
 from penstock_server.kernels.kernel_set import KernelSet
-from penstock_server.kernels.processor import Baseline, this_processor
+from penstock_server.kernels.processor import ProcessorBaseline, this_processor
 from penstock_server.leases import Lease
 from penstock_server.paths import cache_dir
 
@@ -98,7 +98,7 @@ def own_key(kernels: KernelSet) -> str:
 
 
 @cache
-def shipped_key(kernels: KernelSet, architecture: str, baseline: Baseline) -> str:
+def shipped_key(kernels: KernelSet, architecture: str, baseline: ProcessorBaseline) -> str:
     """The digest of what a shipped file depends on. Its compiler is not part of it, since it need not be installed."""
     return _key(kernels, architecture, baseline.name)
 

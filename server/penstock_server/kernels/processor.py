@@ -17,7 +17,7 @@ _ALIASES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class ProcessorBaseline:
     """A processor to compile for.
 
     Attributes:
@@ -44,15 +44,17 @@ class Processor:
     identity: str
 
     @property
-    def baseline(self) -> Baseline | None:
+    def baseline(self) -> ProcessorBaseline | None:
         """The baseline that it runs; None if kernels are shipped for no processor like it."""
         found = BASELINES.get(self.architecture)
         return found if found is not None and found.flags <= self.flags else None
 
 
 BASELINES: Final = {
-    "x86_64": Baseline("x86-64-v2", frozenset({"cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2"})),
-    "aarch64": Baseline("generic", frozenset({"fp", "asimd"})),
+    "x86_64": ProcessorBaseline(
+        "x86-64-v2", frozenset({"cx16", "lahf_lm", "popcnt", "pni", "ssse3", "sse4_1", "sse4_2"})
+    ),
+    "aarch64": ProcessorBaseline("generic", frozenset({"fp", "asimd"})),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from penstock_server.labels.quality import Interval, Quality
+from penstock_server.labels.quality import Quality, QualityInterval
 from penstock_server.labels.report import Kept, Report, VersionQuality
 from penstock_server.labels.totals import DELAY_EDGES_S, LabelTotals, SubjectTotals
 
@@ -98,7 +98,7 @@ def _qualities(versions: list[VersionQuality]) -> Iterator[Metric]:
             "high": GaugeMetricFamily(f"{name}_high", f"The upper end of {name}, 95 percent.", labels=_VERSION),
         }
         for version in versions:
-            interval: Interval | None = getattr(version.quality, field)
+            interval: QualityInterval | None = getattr(version.quality, field)
             for end, gauge in gauges.items() if interval is not None else ():
                 gauge.add_metric([version.model, version.version], getattr(interval, end))
         yield from gauges.values()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from penstock_server.labels.layout import CHAMPION, SHADOW
 from penstock_server.labels.segment import Rows
-from penstock_server.labels.store import Found
+from penstock_server.labels.store import FoundRows
 from penstock_server.labels.subjects import ClassTable, Subject
 from penstock_server.labels.wire import CLASS, NUMBER, PASSED_ON, RECEIVED_NS, ROW, VALUE
 
@@ -24,7 +24,7 @@ STATES: Final = ("unknown", "matched", "late", "duplicate", "conflicting", "inva
 answer had another; it is no class of the model."""
 
 
-class Written(NamedTuple):
+class WrittenRows(NamedTuple):
     """What is written to rows, [M] each: where, what, and how long after the answer it came."""
 
     places: NDArray[np.int64]
@@ -33,7 +33,7 @@ class Written(NamedTuple):
     delays_s: NDArray[np.float32]
 
 
-class Pairs(NamedTuple):
+class JoinedPairs(NamedTuple):
     """Rows that a champion and a shadow answered, with a label that came for both now, [P] each.
 
     Attributes:
@@ -60,14 +60,14 @@ class Joined(NamedTuple):
     """
 
     states: NDArray[np.int64]
-    labels: Written
-    values: Written
-    pairs: Pairs
+    labels: WrittenRows
+    values: WrittenRows
+    pairs: JoinedPairs
 
 
 def join(
     records: NDArray[np.int64],
-    found: Found,
+    found: FoundRows,
     subjects: Sequence[Subject],
     tables: Sequence[ClassTable],
     maturity_s: NDArray[np.float64],
@@ -113,8 +113,8 @@ def join(
         states[which[mine]] = state
     return Joined(
         states,
-        Written(places[label_first], subject[label_first], truth[label_first], delays_s[label_first]),
-        Written(places[value_first], subject[value_first], value[value_first], delays_s[value_first]),
+        WrittenRows(places[label_first], subject[label_first], truth[label_first], delays_s[label_first]),
+        WrittenRows(places[value_first], subject[value_first], value[value_first], delays_s[value_first]),
         _pairs(which[label_first], rows[label_first], truth[label_first], subjects),
     )
 
@@ -146,7 +146,7 @@ def _first(
     return is_first, is_same & ~is_first
 
 
-def _pairs(which: NDArray[np.intp], rows: Rows, truth: NDArray[np.float64], subjects: Sequence[Subject]) -> Pairs:
+def _pairs(which: NDArray[np.intp], rows: Rows, truth: NDArray[np.float64], subjects: Sequence[Subject]) -> JoinedPairs:
     role = np.array([each.role for each in subjects], np.int64)[rows["subject"]] if len(subjects) else np.zeros(0)
     champions, shadows = np.flatnonzero(role == CHAMPION), np.flatnonzero(role == SHADOW)
     # At most one champion answers a request at a time; of several, which a promotion in between makes, the last one counts.
@@ -155,7 +155,7 @@ def _pairs(which: NDArray[np.intp], rows: Rows, truth: NDArray[np.float64], subj
     champion = of_label[which[shadows]] if len(shadows) else np.zeros(0, np.int64)
     shadows, champion = shadows[champion >= 0], champion[champion >= 0]
     both = np.stack([champion, shadows], axis=1)
-    return Pairs(
+    return JoinedPairs(
         rows["subject"][champion].astype(np.int64),
         rows["subject"][shadows].astype(np.int64),
         rows["prediction"][both],

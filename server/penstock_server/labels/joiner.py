@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.labels import label_file, prediction_file, report, state
-from penstock_server.labels.join import UNKNOWN, Joined, Written, join
+from penstock_server.labels.join import UNKNOWN, Joined, WrittenRows, join
 from penstock_server.labels.keys import word_of
 from penstock_server.labels.peers import Peers
 from penstock_server.labels.prediction_file import (
@@ -30,7 +30,7 @@ from penstock_server.labels.ring import NUMBER, Ring, rings_in
 from penstock_server.labels.segment import ROW as STORED
 from penstock_server.labels.segment import Rows
 from penstock_server.labels.settings import LabelSettings
-from penstock_server.labels.store import ANSWERS, Place, Store, numbers_of
+from penstock_server.labels.store import ANSWERS, LabelStore, Place, numbers_of
 from penstock_server.labels.subjects import ClassTable, Subject
 from penstock_server.labels.totals import totals_of
 from penstock_server.labels.waiting import WaitingLabels
@@ -74,7 +74,7 @@ class Joiner:
         self._settings = settings
         self.state, intent = state.load(folder)
         unsure = intent.segments if intent.step > self.state.step else ()
-        self._store = Store(
+        self._store = LabelStore(
             folder / ANSWERS, settings.keep_bytes, self.state.segments, unsure=unsure, step=self.state.step
         )
         first, end = self.state.waiting
@@ -282,7 +282,7 @@ class Joiner:
                 del known.counted.pairs[next(iter(known.counted.pairs))]
         return joined
 
-    def _write(self, what: str, written: Written, step: int) -> None:
+    def _write(self, what: str, written: WrittenRows, step: int) -> None:
         self._store.write(written.places, what, written.values)
         self._store.write(written.places, f"{what}_delay_s", written.delays_s)
         self._store.write(written.places, f"{what}_step", step)

@@ -35,7 +35,7 @@ _REFUSED: Final = (400, 401, 403, 404, 405, 413, 501)
 
 
 @dataclass(slots=True)
-class Batch:
+class LabelBatch:
     """Labels on their way.
 
     Attributes:
@@ -52,7 +52,7 @@ class Batch:
     left: int
 
 
-class RefusedError(Exception):
+class PeerRefusedError(Exception):
     """A peer did not take labels; `is_final` if it never will."""
 
     def __init__(self, text: str, *, is_final: bool) -> None:
@@ -61,7 +61,7 @@ class RefusedError(Exception):
 
 
 Send = Callable[[bytes], None]
-"""Sends records to one peer; raises `RefusedError`."""
+"""Sends records to one peer; raises `PeerRefusedError`."""
 
 
 class Peers:
@@ -77,7 +77,7 @@ class Peers:
         self._wait_s = wait_s
         self._clock = clock
         self._changed = threading.Condition()
-        self._queues: dict[str, deque[Batch]] = {address: deque() for address in senders}
+        self._queues: dict[str, deque[LabelBatch]] = {address: deque() for address in senders}
         self._sent = dict.fromkeys(senders, 0)
         self._failed = dict.fromkeys(senders, 0)
         self._taken: list[tuple[NDArray[np.intp], NDArray[np.int64]]] = []
@@ -90,7 +90,7 @@ class Peers:
         with self._changed:
             if any(len(queue) >= MOST_BATCHES for queue in self._queues.values()):
                 return False
-            batch = Batch(places, turns, records.tobytes(), self._clock() + self._wait_s, len(self._queues))
+            batch = LabelBatch(places, turns, records.tobytes(), self._clock() + self._wait_s, len(self._queues))
             for queue in self._queues.values():
                 queue.append(batch)
             self._changed.notify_all()
@@ -117,7 +117,7 @@ class Peers:
         while (batch := self._next(queue)) is not None:
             try:
                 send(batch.body)
-            except RefusedError as error:
+            except PeerRefusedError as error:
                 now_s = self._clock()
                 if now_s - warned_s > WARN_S:
                     warned_s = now_s
@@ -132,13 +132,13 @@ class Peers:
                 pause_s = FIRST_PAUSE_S
                 self._end(address, batch, is_taken=True)
 
-    def _next(self, queue: deque[Batch]) -> Batch | None:
+    def _next(self, queue: deque[LabelBatch]) -> LabelBatch | None:
         """The first batch, which stays in the queue; None once nothing more is to be sent."""
         with self._changed:
             self._changed.wait_for(lambda: bool(queue) or self._is_closed)
             return None if self._is_closed else queue[0]
 
-    def _end(self, address: str, batch: Batch, *, is_taken: bool) -> None:
+    def _end(self, address: str, batch: LabelBatch, *, is_taken: bool) -> None:
         with self._changed:
             self._queues[address].popleft()
             (self._sent if is_taken else self._failed)[address] += len(batch.places)
@@ -171,10 +171,10 @@ def http_sender(address: str, token: str = "") -> Send:
             reply = connection.getresponse()
             text = reply.read(1000).decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
-            raise RefusedError(str(error) or type(error).__name__, is_final=False) from error
+            raise PeerRefusedError(str(error) or type(error).__name__, is_final=False) from error
         finally:
             connection.close()
         if reply.status != 200:
-            raise RefusedError(f"HTTP status {reply.status}: {text[:200]}", is_final=reply.status in _REFUSED)
+            raise PeerRefusedError(f"HTTP status {reply.status}: {text[:200]}", is_final=reply.status in _REFUSED)
 
     return send

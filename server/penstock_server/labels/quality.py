@@ -20,7 +20,7 @@ BINS: Final = 15
 """Of the confidence, of equal width."""
 
 
-class Interval(msgspec.Struct, frozen=True):
+class QualityInterval(msgspec.Struct, frozen=True):
     """A number that is known from a sample, and between which bounds the true one is in 95 of 100 such samples."""
 
     value: float
@@ -42,10 +42,10 @@ class Quality(msgspec.Struct, frozen=True, omit_defaults=True):
 
     rows: int
     since_ns: int = 0
-    accuracy: Interval | None = None
-    auc: Interval | None = None
+    accuracy: QualityInterval | None = None
+    auc: QualityInterval | None = None
     calibration_error: float | None = None
-    mean_absolute_error: Interval | None = None
+    mean_absolute_error: QualityInterval | None = None
     root_mean_squared_error: float | None = None
     mean_error: float | None = None
 
@@ -105,7 +105,7 @@ def quality_of_numbers(answers: NDArray[np.float64], truths: NDArray[np.float64]
     )
 
 
-def share(hits: int, rows: int) -> Interval:
+def share(hits: int, rows: int) -> QualityInterval:
     """A share with Wilson's interval.
 
     >>> share(90, 100)
@@ -114,19 +114,19 @@ def share(hits: int, rows: int) -> Interval:
     rate = hits / rows
     centre = (rate + Z * Z / (2 * rows)) / (1 + Z * Z / rows)
     half = Z / (1 + Z * Z / rows) * sqrt(rate * (1 - rate) / rows + Z * Z / (4 * rows * rows))
-    return Interval(rate, max(0.0, centre - half), min(1.0, centre + half))
+    return QualityInterval(rate, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def mean(values: NDArray[np.float64]) -> Interval | None:
+def mean(values: NDArray[np.float64]) -> QualityInterval | None:
     """A mean with the interval of the normal distribution; None of fewer than two."""
     if len(values) < 2:
         return None
     value = float(values.mean())
     half = Z * float(values.std(ddof=1)) / sqrt(len(values))
-    return Interval(value, value - half, value + half)
+    return QualityInterval(value, value - half, value + half)
 
 
-def area_under_curve(scores: NDArray[np.float64], is_positive: NDArray[np.bool_]) -> Interval | None:
+def area_under_curve(scores: NDArray[np.float64], is_positive: NDArray[np.bool_]) -> QualityInterval | None:
     """The area under the receiver operating characteristic with DeLong's interval; None unless both classes are there."""
     positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
     if not positives or not negatives:
@@ -137,7 +137,7 @@ def area_under_curve(scores: NDArray[np.float64], is_positive: NDArray[np.bool_]
     area = float(up.mean())
     variance = sum(part.var(ddof=1) / len(part) for part in (up, down) if len(part) > 1)
     half = Z * sqrt(variance)
-    return Interval(area, max(0.0, area - half), min(1.0, area + half))
+    return QualityInterval(area, max(0.0, area - half), min(1.0, area + half))
 
 
 def calibration_error(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float | None:

@@ -14,7 +14,7 @@ import structlog
 from penstock_server.errors import InvalidInputError
 from penstock_server.labels.store import Place, SegmentState
 from penstock_server.labels.subjects import Subject
-from penstock_server.labels.totals import Counted
+from penstock_server.labels.totals import CountedLabels
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ INTENT: Final = "intent"
 FORMAT: Final = 1
 
 
-class State(msgspec.Struct):
+class LabelState(msgspec.Struct):
     """What is known after a step.
 
     Attributes:
@@ -43,7 +43,7 @@ class State(msgspec.Struct):
     segments: list[SegmentState] = []
     waiting: tuple[int, int] = (0, 0)
     subjects: list[Subject] = []
-    counted: Counted = msgspec.field(default_factory=Counted)
+    counted: CountedLabels = msgspec.field(default_factory=CountedLabels)
     mature: dict[str, Place] = {}
     early: int = 0
 
@@ -56,19 +56,19 @@ class Intent(msgspec.Struct, frozen=True):
 
 
 _Kept = TypeVar("_Kept", bound=msgspec.Struct)
-_state: Final = msgspec.msgpack.Decoder(State)
+_state: Final = msgspec.msgpack.Decoder(LabelState)
 _intent: Final = msgspec.msgpack.Decoder(Intent)
 
 
-def load(folder: Path) -> tuple[State, Intent]:
+def load(folder: Path) -> tuple[LabelState, Intent]:
     """The last state, a new one where there is none, and the last intent.
 
     A state that cannot be read is put aside, since without it nothing can be told of the files.
     """
-    return _read(folder / STATE, _state, State()), _read(folder / INTENT, _intent, Intent())
+    return _read(folder / STATE, _state, LabelState()), _read(folder / INTENT, _intent, Intent())
 
 
-def peek(folder: Path) -> State:
+def peek(folder: Path) -> LabelState:
     """The last state, for a process that only reads beside the joiner.
 
     Raises:
@@ -80,7 +80,7 @@ def peek(folder: Path) -> State:
         raise InvalidInputError(f"{folder} holds no labels that a server keeps: {error}") from error
 
 
-def save(folder: Path, state: State) -> None:
+def save(folder: Path, state: LabelState) -> None:
     """Replaces the last state; raises `OSError`, and then the last one stays."""
     _replace(folder / STATE, msgspec.msgpack.encode(state))
 

@@ -37,7 +37,7 @@ class Place(NamedTuple):
     row: int
 
 
-class Found(NamedTuple):
+class FoundRows(NamedTuple):
     """Rows that were found, M of them.
 
     Attributes:
@@ -51,7 +51,7 @@ class Found(NamedTuple):
     rows: Rows
 
 
-class Store:
+class LabelStore:
     """The segments of a folder.
 
     Attributes:
@@ -127,17 +127,17 @@ class Store:
                 self._next += 1
             rows = rows[self.segments[-1].append(rows) :]
 
-    def find(self, keys: NDArray[np.uint64]) -> Found:
+    def find(self, keys: NDArray[np.uint64]) -> FoundRows:
         """All rows of these keys, in no order."""
         order = np.argsort(keys, kind="stable")
         asked = keys[order]
         parts = []
         for segment in self.segments:
             which, places = segment.find(asked)
-            parts.append(Found(order[which], places | segment.number << _PLACE_BITS, segment.rows[places]))
+            parts.append(FoundRows(order[which], places | segment.number << _PLACE_BITS, segment.rows[places]))
         if not parts:
-            return Found(np.zeros(0, np.intp), np.zeros(0, np.int64), np.zeros(0, ROW))
-        return Found(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+            return FoundRows(np.zeros(0, np.intp), np.zeros(0, np.int64), np.zeros(0, ROW))
+        return FoundRows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def write(self, places: NDArray[np.int64], name: str, values: NDArray[np.generic] | int) -> None:
         """Writes a column of some rows."""

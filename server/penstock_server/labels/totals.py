@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.labels.join import STATES, Joined, Pairs
+from penstock_server.labels.join import STATES, Joined, JoinedPairs
 from penstock_server.labels.prediction_file import ROLES
 from penstock_server.labels.quality import MOST_ERROR
 from penstock_server.labels.segment import Rows
@@ -154,7 +154,7 @@ class ModelCounts(msgspec.Struct):
         self.states[word] = self.states.get(word, 0) + count
 
 
-class Counted(msgspec.Struct):
+class CountedLabels(msgspec.Struct):
     """All that is counted.
 
     Attributes:
@@ -171,7 +171,7 @@ class Counted(msgspec.Struct):
         """A model's counts."""
         return self.models.setdefault(name, ModelCounts())
 
-    def count_pairs(self, pairs: Pairs, subjects: Sequence[Subject]) -> None:
+    def count_pairs(self, pairs: JoinedPairs, subjects: Sequence[Subject]) -> None:
         """Counts rows that a champion and a shadow answered."""
         both = np.stack([pairs.champion, pairs.shadow], axis=1)
         for first, second in np.unique(both, axis=0).tolist():
@@ -243,7 +243,9 @@ class Counted(msgspec.Struct):
             yield subject, self.totals.setdefault(subject, SubjectTotals()), rows["subject"] == subject
 
 
-def totals_of(step: int, counted: Counted, subjects: Sequence[Subject], maturity_s: dict[str, float]) -> LabelTotals:
+def totals_of(
+    step: int, counted: CountedLabels, subjects: Sequence[Subject], maturity_s: dict[str, float]
+) -> LabelTotals:
     """The totals as those who decide read them."""
     versions = [
         VersionLabels(

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 from penstock_server.errors import NotFoundError
 
 
-class Loaded(Protocol):
+class LoadedVersion(Protocol):
     """A loaded version, whatever is told of it."""
 
     @property
@@ -22,7 +22,7 @@ class Loaded(Protocol):
         """Its roles in the plans in force."""
 
 
-LoadedT = TypeVar("LoadedT", bound=Loaded)
+LoadedT = TypeVar("LoadedT", bound=LoadedVersion)
 
 
 def selected(loaded: Iterable[LoadedT], model: str, version: str) -> tuple[LoadedT, ...]:

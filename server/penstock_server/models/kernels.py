@@ -19,7 +19,7 @@ from penstock_server.compiled_models.choice import Choice
 from penstock_server.compiled_models.compiled_model import CompiledModel
 from penstock_server.compiled_models.graph import NotCompiledError
 from penstock_server.compiled_models.kernel_set import KERNELS
-from penstock_server.compiled_models.program import Given, Program, Vectors, compile_graph
+from penstock_server.compiled_models.program import Given, ModelProgram, Vectors, compile_graph
 from penstock_server.errors import PenstockError
 from penstock_server.kernels import compiled
 from penstock_server.kernels.processor import this_processor
@@ -125,7 +125,7 @@ def _kernels(
 
 
 def _chosen(
-    program: Program, made: CompiledModel, model: OnnxModel, reference: OnnxModel, golden: NDArray[Any] | None
+    program: ModelProgram, made: CompiledModel, model: OnnxModel, reference: OnnxModel, golden: NDArray[Any] | None
 ) -> Choice:
     """Which batches kernels serve: by proof, which compares them with `reference`, and by the clock, with `model`."""
     name = program.given.name

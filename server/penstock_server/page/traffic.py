@@ -15,7 +15,7 @@ _TOTAL: Final = STAGES.index("total")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Totals:
+class TrafficTotals:
     """What was counted of one version, over all workers.
 
     Attributes:
@@ -30,11 +30,11 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class TrafficReading:
     """All versions at one moment, in seconds on the monotonic clock."""
 
     at_s: float
-    versions: Mapping[VersionKey, Totals]
+    versions: Mapping[VersionKey, TrafficTotals]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,16 @@ class Traffic:
     p99_s: float | None
 
 
-def totals(workers: Sequence[SharedCounters]) -> Totals:
+def totals(workers: Sequence[SharedCounters]) -> TrafficTotals:
     """A version's totals, by its counters in each worker, of which there is at least one."""
-    return Totals(
+    return TrafficTotals(
         sum(int(each.requests[0]) for each in workers),
         sum(int(each.refusals[_FAULTS].sum()) for each in workers),
         sum((each.latency[_TOTAL] for each in workers[1:]), start=workers[0].latency[_TOTAL].copy()),
     )
 
 
-def traffic(before: Reading, after: Reading) -> dict[VersionKey, Traffic]:
+def traffic(before: TrafficReading, after: TrafficReading) -> dict[VersionKey, Traffic]:
     """Of each version that was counted at both readings, and asked between them.
 
     A version that is loaded anew begins at zero: what was counted of it is not known for this time.
@@ -79,7 +79,7 @@ def traffic(before: Reading, after: Reading) -> dict[VersionKey, Traffic]:
     return found
 
 
-def together(before: Reading, after: Reading, keys: Iterable[VersionKey]) -> Traffic:
+def together(before: TrafficReading, after: TrafficReading, keys: Iterable[VersionKey]) -> Traffic:
     """Of these versions, which were counted at both readings, as if they were one."""
     pairs = [(before.versions[key], after.versions[key]) for key in keys]
     return _of(

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.plain import layout
-from penstock_server.plain.memory import Memory
+from penstock_server.plain.memory import LaneMemory
 
 KNOWN_NS: Final = 60_000_000_000
 """How long a caller is known to the kernels: the end of its token is a time of the wall clock, which may be set."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class CallerBucket:
     """Where a caller's calls are counted, as `access.limits` has it.
 
     Attributes:
@@ -43,7 +43,7 @@ class PlainCallers:
         hash_of: what kernels find bytes by.
     """
 
-    def __init__(self, state: NDArray[np.int64], memory: Memory, hash_of: Callable[[bytes, int], int]) -> None:
+    def __init__(self, state: NDArray[np.int64], memory: LaneMemory, hash_of: Callable[[bytes, int], int]) -> None:
         self._hash_of = hash_of
         self._rows = memory.words(layout.MAX_CALLERS, layout.CALLER_BYTES // 8)
         self._plans = self._rows.view(np.uint8)[:, layout.R_PLANS :]
@@ -58,7 +58,7 @@ class PlainCallers:
             state[at // 8] = value
 
     def permit(
-        self, shown: bytes | tuple[str, ...], plan: int, *, now_ns: int, until_ns: int, bucket: Bucket | None
+        self, shown: bytes | tuple[str, ...], plan: int, *, now_ns: int, until_ns: int, bucket: CallerBucket | None
     ) -> int:
         """Has kernels take a caller's requests of a plan.
 

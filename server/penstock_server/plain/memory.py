@@ -94,7 +94,7 @@ def address_of_rows(rows: Any) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(rows))
 
 
-class Memory:
+class LaneMemory:
     """Makes arrays, and keeps them as long as it lives."""
 
     def __init__(self) -> None:

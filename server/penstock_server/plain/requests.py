@@ -20,7 +20,7 @@ from penstock_server.kernels.compiled import Library
 from penstock_server.plain import layout
 from penstock_server.plain.callers import PlainCallers
 from penstock_server.plain.lane import Form, Lane
-from penstock_server.plain.memory import Memory, Port, Tables, address_of
+from penstock_server.plain.memory import LaneMemory, Port, Tables, address_of
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +111,7 @@ class PlainRequests:
         self._look_up = kernels.brief["look_up"]
         self._give_up = kernels.brief["give_up"]
         self._serve = kernels.brief["serve"]
-        self.memory = memory = Memory()
+        self.memory = memory = LaneMemory()
         self._state = state = memory.words(layout.STATE_BYTES // 8)
         entries = memory.words(layout.MAX_ENTRIES, layout.ENTRY_BYTES // 8)
         self.tables = Tables(state, entries, memory.words(layout.MAX_ENTRIES), port)

@@ -32,7 +32,7 @@ from penstock_server.prediction.work import Work, computed
 _LENGTH: Final = Struct("<I")
 
 
-class Slice(NamedTuple):
+class RequestSlice(NamedTuple):
     """Some rows of a large request, for a model thread.
 
     Attributes:
@@ -65,7 +65,7 @@ class SliceDone(NamedTuple):
     ends: Sequence[int]
 
 
-def computed_slice(part: Slice) -> SliceDone | Exception:
+def computed_slice(part: RequestSlice) -> SliceDone | Exception:
     """Runs a slice; raises nothing."""
     try:
         work = part.work
@@ -83,7 +83,7 @@ def computed_slice(part: Slice) -> SliceDone | Exception:
         return error
 
 
-def _end(block: bytes, row_elements: int, start: int, part: Slice) -> int:
+def _end(block: bytes, row_elements: int, start: int, part: RequestSlice) -> int:
     if not row_elements:
         return start + len(block) // part.work.rows * part.rows
     at = start
@@ -186,7 +186,7 @@ class LargeRequests:
     def _start_slice(self, run: _LargeRun) -> None:
         request = run.request
         left = run.batch.rows - run.rows
-        part = Slice(
+        part = RequestSlice(
             Work(
                 self._servable,
                 request.decoded.blocks,

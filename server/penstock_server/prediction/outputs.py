@@ -26,7 +26,7 @@ Arrays = Sequence[NDArray[Any]] | Mapping[int, NDArray[Any]]
 """Outputs by their places."""
 
 
-class Labels(NamedTuple):
+class LabelOutput(NamedTuple):
     """Reads classes from an output that holds their labels."""
 
     output: int
@@ -58,7 +58,7 @@ class Largest(NamedTuple):
         return scores.argmax(axis=1) if scores.size else np.empty(0, np.int64)
 
 
-ClassReader = Labels | NamedLabels | Largest
+ClassReader = LabelOutput | NamedLabels | Largest
 """Gives the label of each row, int64 [N]; an index into the version's class names when labels are strings."""
 
 
@@ -152,7 +152,7 @@ def class_reader(
         if spec.name == output or (output is None and spec.name in found.labels and _can_be_labels(spec)):
             if spec.datatype == "BYTES":
                 return NamedLabels(at, {name: place for place, name in enumerate(names)}) if names else None
-            return Labels(at)
+            return LabelOutput(at)
     for at, spec in enumerate(specs):
         if _can_be_scores(spec) and (spec.name in found.scores or spec.shape[1] == len(names)):
             return Largest(at)

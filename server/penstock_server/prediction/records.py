@@ -20,7 +20,7 @@ from penstock_server.labels.ring import OwnRing
 from penstock_server.models.servable import Servable
 from penstock_server.models.signature import TensorInfo
 from penstock_server.plain import layout
-from penstock_server.prediction.outputs import Arrays, ClassReader, Labels, Largest, OutputReader
+from penstock_server.prediction.outputs import Arrays, ClassReader, LabelOutput, Largest, OutputReader
 from penstock_server.rollout.plan import salt_of
 
 _OF_SHADOW: Final = Route(record_layout.SHADOW, nan)
@@ -193,6 +193,6 @@ class RecordFiles:
             *servable.key,
             identity,
             "number" if found.classes is None else "class",
-            () if isinstance(found.classes, Labels) else names,
+            () if isinstance(found.classes, LabelOutput) else names,
         )
         return VersionRecords(self._writer, self._shadow_writer, version, found)

@@ -10,7 +10,7 @@ import msgspec
 from penstock_server.python.description import Description
 
 
-class Start(msgspec.Struct, frozen=True, tag=True):
+class PipelineStart(msgspec.Struct, frozen=True, tag=True):
     """Load this pipeline: the first message. `content` is the file's, whose digest was checked."""
 
     description: Description
@@ -19,7 +19,7 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     memory_mib: int
 
 
-class Run(msgspec.Struct, frozen=True, tag=True):
+class PipelineRun(msgspec.Struct, frozen=True, tag=True):
     """Answer these rows; blocks are those of `frame.rows_of`."""
 
     blocks: list[bytes]
@@ -45,7 +45,7 @@ class Answered(msgspec.Struct, frozen=True, tag=True):
     arrays: list[Array]
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True):
+class PipelineFailed(msgspec.Struct, frozen=True, tag=True):
     """The pipeline cannot be loaded, or raised.
 
     Attributes:
@@ -59,8 +59,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     trace: str = ""
 
 
-Command = Start | Run
-Event = Ready | Answered | Failed
+Command = PipelineStart | PipelineRun
+Event = Ready | Answered | PipelineFailed
 
 _commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
 _events: Final[msgspec.msgpack.Decoder[Event]] = msgspec.msgpack.Decoder(Event)

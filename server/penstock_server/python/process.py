@@ -19,7 +19,18 @@ from penstock_server import frames, lifeline
 from penstock_server.errors import first_line, is_out_of_memory
 from penstock_server.python import confine
 from penstock_server.python.description import SKOPS, Description
-from penstock_server.python.messages import Answered, Array, Command, Event, Failed, Ready, Run, Start, command, encoded
+from penstock_server.python.messages import (
+    Answered,
+    Array,
+    Command,
+    Event,
+    PipelineFailed,
+    PipelineRun,
+    PipelineStart,
+    Ready,
+    command,
+    encoded,
+)
 
 _TRACE_CHARS: Final = 8000
 _REFUSING: Final = (ValueError, TypeError)
@@ -39,8 +50,8 @@ def load(description: Description, content: bytes) -> Any:
     return pickle.loads(content)  # noqa: S301 - `[python] allow` says that the registry is trusted to run code here
 
 
-def answer(pipeline: Any, description: Description, run: Run) -> Event:
-    """The answer to a `Run`; raises nothing that a pipeline may raise."""
+def answer(pipeline: Any, description: Description, run: PipelineRun) -> Event:
+    """The answer to a `PipelineRun`; raises nothing that a pipeline may raise."""
     from penstock.tensors import to_raw
     from penstock_server.python.answers import answers
     from penstock_server.python.frame import rows_of
@@ -53,12 +64,12 @@ def answer(pipeline: Any, description: Description, run: Run) -> Event:
         return failed(error)
 
 
-def failed(error: BaseException) -> Failed:
+def failed(error: BaseException) -> PipelineFailed:
     """What is said of an exception."""
     if is_out_of_memory(error):
-        return Failed("memory", "")
+        return PipelineFailed("memory", "")
     trace = "".join(traceback.format_exception(error))[-_TRACE_CHARS:]
-    return Failed(
+    return PipelineFailed(
         "refused" if isinstance(error, _REFUSING) else "fault", f"{type(error).__name__}: {first_line(error)}", trace
     )
 
@@ -73,7 +84,7 @@ def _one_process() -> AbstractContextManager[Any]:
     return context
 
 
-def begin(start: Start, network: tuple[str, ...]) -> tuple[Any, Event]:
+def begin(start: PipelineStart, network: tuple[str, ...]) -> tuple[Any, Event]:
     """Confines this process and loads the pipeline; the pipeline, or None, and what to say."""
     try:
         _import_libraries()
@@ -97,7 +108,7 @@ def _import_libraries() -> None:
 def serve(receive: Callable[[], Command | None], send: Callable[[Event], None], network: tuple[str, ...]) -> None:
     """Loads the pipeline of the first command, and answers the others until there are no more."""
     start = receive()
-    if not isinstance(start, Start):
+    if not isinstance(start, PipelineStart):
         return
     pipeline, said = begin(start, network)
     description = start.description
@@ -106,7 +117,7 @@ def serve(receive: Callable[[], Command | None], send: Callable[[Event], None], 
     # Around all runs: in each they would cost a third of a small pipeline's time.
     with warnings.catch_warnings(), _one_process():
         warnings.simplefilter("ignore")  # of unknown categories, for each request
-        while pipeline is not None and isinstance(run := receive(), Run):
+        while pipeline is not None and isinstance(run := receive(), PipelineRun):
             send(answer(pipeline, description, run))
 
 

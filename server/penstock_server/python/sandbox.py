@@ -36,7 +36,18 @@ from penstock_server.errors import (
     RefusedByModelError,
 )
 from penstock_server.python.description import Description, Output
-from penstock_server.python.messages import Answered, Array, Command, Event, Failed, Ready, Run, Start, encoded, event
+from penstock_server.python.messages import (
+    Answered,
+    Array,
+    Command,
+    Event,
+    PipelineFailed,
+    PipelineRun,
+    PipelineStart,
+    Ready,
+    encoded,
+    event,
+)
 from penstock_server.python.settings import PythonSettings
 
 log = structlog.get_logger(__name__)
@@ -113,7 +124,7 @@ class Sandbox:
                 raise NotReadyError(str(error)) from error
             limit_s = self._settings.run_limit_s
             try:
-                said = process.ask(Run(list(blocks), rows), limit_s)
+                said = process.ask(PipelineRun(list(blocks), rows), limit_s)
             except TimeoutError:
                 how = f"it did not answer {rows:,} rows within {limit_s:g} s (the limit is the setting python.run_limit_s)"
                 raise self._ended(how) from None
@@ -171,7 +182,7 @@ class Sandbox:
         return process
 
     def _spawned(self) -> "_Process":
-        start = Start(self._description, self._content(), "", self._settings.memory_mib)
+        start = PipelineStart(self._description, self._content(), "", self._settings.memory_mib)
         process = self._process = _Process(start, self._settings.threads)
         return process
 
@@ -198,7 +209,7 @@ class Sandbox:
         return kind(f"the process of the pipeline failed: {how}" if kind is ModelFailedError else how)
 
     def _failure(self, said: Event) -> PenstockError:
-        if not isinstance(said, Failed):
+        if not isinstance(said, PipelineFailed):
             return ModelFailedError("the process of the pipeline answered something else than was asked")
         if said.kind == "memory":
             limit = f"{self._settings.memory_mib:,} MiB (the limit is the setting python.memory_mib)"
@@ -221,7 +232,7 @@ class _NoAnswerError(Exception):
 class _Process:
     """One process: its socket, its folder, and how it ends. It begins to load at once."""
 
-    def __init__(self, start: Start, threads: int) -> None:
+    def __init__(self, start: PipelineStart, threads: int) -> None:
         self.is_ready = False
         self.confined: tuple[str, ...] = ()
         self._folder, self._lease = _own_folder()
@@ -234,7 +245,9 @@ class _Process:
             ours.close()
             self._remove_folder()
             raise
-        self._start: Start | None = Start(start.description, start.content, str(self._folder), start.memory_mib)
+        self._start: PipelineStart | None = PipelineStart(
+            start.description, start.content, str(self._folder), start.memory_mib
+        )
 
     @property
     def pid(self) -> int:
@@ -250,7 +263,7 @@ class _Process:
         assert self._start is not None
         start, self._start = self._start, None
         said = self.ask(start, limit_s)
-        if isinstance(said, Failed):
+        if isinstance(said, PipelineFailed):
             limit = (
                 "it needs more memory than the setting python.memory_mib allows" if said.kind == "memory" else said.text
             )

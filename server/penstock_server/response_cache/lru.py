@@ -12,7 +12,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Entry(NamedTuple, Generic[Value]):
+class KeptEntry(NamedTuple, Generic[Value]):
     """What is kept under a key, and the bytes that count for it."""
 
     value: Value
@@ -31,7 +31,7 @@ class LeastRecentlyUsed(Generic[Key, Value]):
         self.max_bytes = max_bytes
         self.size_bytes = 0
         # The one that was asked for last is at the end.
-        self._entries: OrderedDict[Key, Entry[Value]] = OrderedDict()
+        self._entries: OrderedDict[Key, KeptEntry[Value]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -44,7 +44,7 @@ class LeastRecentlyUsed(Generic[Key, Value]):
         self._entries.move_to_end(key)
         return entry.value
 
-    def put(self, key: Key, value: Value, size_bytes: int) -> list[tuple[Key, Entry[Value]]] | None:
+    def put(self, key: Key, value: Value, size_bytes: int) -> list[tuple[Key, KeptEntry[Value]]] | None:
         """Keeps an entry in place of the one under its key, and returns those that made room for it, the oldest first.
 
         What is larger than all the room is not kept, makes no room, and returns None.
@@ -52,7 +52,7 @@ class LeastRecentlyUsed(Generic[Key, Value]):
         if size_bytes > self.max_bytes:
             return None
         self.discard(key)
-        self._entries[key] = Entry(value, size_bytes)
+        self._entries[key] = KeptEntry(value, size_bytes)
         self.size_bytes += size_bytes
         evicted = []
         while self.size_bytes > self.max_bytes:
@@ -61,7 +61,7 @@ class LeastRecentlyUsed(Generic[Key, Value]):
             evicted.append(gone)
         return evicted
 
-    def discard(self, key: Key) -> Entry[Value] | None:
+    def discard(self, key: Key) -> KeptEntry[Value] | None:
         """Forgets an entry, and returns it; None if there is none."""
         entry = self._entries.pop(key, None)
         if entry is not None:

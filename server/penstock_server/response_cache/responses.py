@@ -28,7 +28,7 @@ ARRAY_BYTES: Final = 16
 """What an array takes besides what Python says of it: memory is given out in pieces of so many bytes."""
 
 
-class Counts(Protocol):
+class ResponseCounts(Protocol):
     """Where a version's answers are counted; others of the version may count there too."""
 
     def cached(self, size_bytes: int) -> None:
@@ -54,7 +54,7 @@ class ResponseCache:
         """What is kept, as it counts."""
         return self._lru.size_bytes
 
-    def version(self, counts: Counts) -> "VersionResponses":
+    def version(self, counts: ResponseCounts) -> "VersionResponses":
         """A place for the answers of one version, as it was loaded now."""
         return VersionResponses(self._lru, counts)
 
@@ -62,7 +62,7 @@ class ResponseCache:
 class VersionResponses:
     """The answers of one version, until `close`."""
 
-    def __init__(self, lru: LeastRecentlyUsed[bytes, _Kept], counts: Counts) -> None:
+    def __init__(self, lru: LeastRecentlyUsed[bytes, _Kept], counts: ResponseCounts) -> None:
         self._lru = lru
         self._counts = counts
         self._hash = blake2b(digest_size=KEY_BYTES, key=os.urandom(blake2b.MAX_KEY_SIZE))

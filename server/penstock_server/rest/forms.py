@@ -17,7 +17,7 @@ from penstock_server.kernels.compiled import Library
 from penstock_server.rest import layout
 from penstock_server.rest.answers import Answer
 from penstock_server.rest.http import JSON, Request
-from penstock_server.rest.open_inference import TIMING, Text, text_of
+from penstock_server.rest.open_inference import TIMING, ReplyText, text_of
 from penstock_server.rest.powers import powers
 from penstock_server.rest.steps import (
     LENGTH,
@@ -45,7 +45,7 @@ _KEY_BYTES: Final = 64
 Render = Callable[[bytes], Answer]
 
 
-class Way(NamedTuple):
+class BodyKind(NamedTuple):
     """How bodies of one kind are read and answered.
 
     Attributes:
@@ -57,9 +57,9 @@ class Way(NamedTuple):
     parts: Callable[[bytes, bytes], Parts | None]
 
 
-TENSORS: Final = Way(layout.OF_TENSORS, infer_parts)
+TENSORS: Final = BodyKind(layout.OF_TENSORS, infer_parts)
 """The Open Inference Protocol."""
-ROW: Final = Way(layout.OF_ROWS, row_parts)
+ROW: Final = BodyKind(layout.OF_ROWS, row_parts)
 """One row of `/predict/MODEL`. Its message says what the version takes, so it holds as long as the same versions serve."""
 
 
@@ -280,7 +280,7 @@ class Forms:
         self._forms[number, layout.F_COUNT // 8] = 0
         del self._known[number]
 
-    def learn(self, example: Example, way: Way, render: Render) -> None:
+    def learn(self, example: Example, way: BodyKind, render: Render) -> None:
         """Has kernels read the requests that are like this one, if its head has come before.
 
         Args:
@@ -344,7 +344,7 @@ class Forms:
                 return number
         return -1
 
-    def learn_text(self, text: Text, message: bytes, body: bytes) -> None:
+    def learn_text(self, text: ReplyText, message: bytes, body: bytes) -> None:
         """Has kernels write the answers whose replies have this text.
 
         Args:
@@ -371,7 +371,9 @@ class Forms:
         if (text := text_of(message)) is not None:
             self._learn_text(text, row_text_steps(text, message), ROW, message, body)
 
-    def _learn_text(self, text: Text, steps: Sequence[Step] | None, way: Way, message: bytes, body: bytes) -> None:
+    def _learn_text(
+        self, text: ReplyText, steps: Sequence[Step] | None, way: BodyKind, message: bytes, body: bytes
+    ) -> None:
         if steps is None or (way.kind, text.prefix) in self._prefixes.values():
             return
         number = self._next_text

@@ -158,7 +158,7 @@ class Messages:
         return head
 
 
-class Text(NamedTuple):
+class ReplyText(NamedTuple):
     """What replies have in common that differ only in id, timing and numbers.
 
     Attributes:
@@ -185,9 +185,9 @@ class Replies:
         learnt: is told each text, with a reply and the body that it becomes.
     """
 
-    def __init__(self, learnt: Callable[[Text, bytes, bytes], None] | None = None) -> None:
+    def __init__(self, learnt: Callable[[ReplyText, bytes, bytes], None] | None = None) -> None:
         self._learnt = learnt
-        self._texts: dict[bytes, list[Text]] = {}
+        self._texts: dict[bytes, list[ReplyText]] = {}
         self._count = 0
         self._others: Counter[bytes] = Counter()
 
@@ -220,7 +220,7 @@ class Replies:
                 self._learnt(text, message, body)
 
 
-def text_of(message: bytes) -> Text | None:
+def text_of(message: bytes) -> ReplyText | None:
     """What replies like this one have in common; None if it is not written as the server writes replies of numbers."""
     at, prefix_end, tail_at = 0, 0, len(message)
     while at < len(message):
@@ -256,7 +256,7 @@ def text_of(message: bytes) -> Text | None:
         (_RAW_OUTPUT + varint(len(raw)), len(raw), tensor.datatype, list(tensor.shape), tensor.name)
         for tensor, raw in zip(prefix.outputs, reply.raw_output_contents, strict=True)
     )
-    return Text(
+    return ReplyText(
         prefix=message[:prefix_end],
         raws=raws,
         tail_bytes=sum(len(head) + size for head, size, _, _, _ in raws),
@@ -266,7 +266,7 @@ def text_of(message: bytes) -> Text | None:
     )
 
 
-def _filled(text: Text, message: bytes) -> bytes | None:
+def _filled(text: ReplyText, message: bytes) -> bytes | None:
     """The body of a reply that has the text's prefix; None if it is written otherwise after that."""
     at = len(message) - text.tail_bytes
     middle = pb.ModelInferResponse.FromString(message[len(text.prefix) : at])

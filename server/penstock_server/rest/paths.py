@@ -72,7 +72,7 @@ TABLE: Final[tuple[tuple[str, str, str], ...]] = (
 )
 
 
-class Found(NamedTuple):
+class PathMatch(NamedTuple):
     """What a request asks for.
 
     Attributes:
@@ -86,7 +86,7 @@ class Found(NamedTuple):
     query: Mapping[str, str]
 
 
-def find(method: bytes, target: bytes) -> Found:
+def find(method: bytes, target: bytes) -> PathMatch:
     """What answers a request.
 
     Raises:
@@ -96,7 +96,7 @@ def find(method: bytes, target: bytes) -> Found:
     verbs, captured, query, path = _resolved(target)
     name = verbs.get(method)
     if name is not None:
-        return Found(name, captured, query)
+        return PathMatch(name, captured, query)
     if not verbs:
         raise NotFoundError(f"there is no {path[:200]!r} here; GET / says what there is")
     verb = method.decode("latin-1")[:20]

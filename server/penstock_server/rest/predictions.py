@@ -19,7 +19,7 @@ from penstock.names import ATTRIBUTIONS, PARAMETER_BASE, PARAMETER_COLUMNS, PARA
 from penstock_server.errors import InvalidInputError
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.rest.open_inference import decoded
-from penstock_server.rest.rows import Rows, RowSignature, columns_of, rows_of
+from penstock_server.rest.rows import GivenRows, RowSignature, columns_of, rows_of
 from penstock_server.rest.tensors import json_of_raw, shown
 
 _anything: Final = msgspec.json.Decoder().decode
@@ -27,7 +27,7 @@ _INVOCATIONS: Final = ("dataframe_split", "dataframe_records", "instances", "inp
 _INTEGERS: Final = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
 
 
-def predict_rows(body: bytes, signature: RowSignature) -> Rows:
+def predict_rows(body: bytes, signature: RowSignature) -> GivenRows:
     """The rows of `POST /predict/MODEL`: `{"features": ...}`, or one row's columns, or columns of several rows.
 
     Raises:
@@ -48,7 +48,7 @@ def predict_rows(body: bytes, signature: RowSignature) -> Rows:
     return rows_of(value, signature)
 
 
-def instance_rows(body: bytes, signature: RowSignature) -> Rows:
+def instance_rows(body: bytes, signature: RowSignature) -> GivenRows:
     """The rows of KServe's V1 protocol: `{"instances": [...]}`, or TensorFlow Serving's `{"inputs": ...}`."""
     value = decoded(body, _anything)
     if not isinstance(value, dict) or not ("instances" in value) ^ ("inputs" in value):
@@ -56,7 +56,7 @@ def instance_rows(body: bytes, signature: RowSignature) -> Rows:
     return _wrapped("instances" if "instances" in value else "inputs", value, signature)
 
 
-def invocation_rows(body: bytes, content_type: str, signature: RowSignature) -> Rows:
+def invocation_rows(body: bytes, content_type: str, signature: RowSignature) -> GivenRows:
     """The rows of MLflow's `/invocations`: JSON in one of its four forms, or CSV with a header."""
     if content_type.partition(";")[0].strip().lower() == "text/csv":
         return _csv_rows(body, signature)
@@ -69,7 +69,7 @@ def invocation_rows(body: bytes, content_type: str, signature: RowSignature) -> 
     return _wrapped(found[0], value, signature)
 
 
-def _wrapped(form: str, value: dict[str, Any], signature: RowSignature) -> Rows:
+def _wrapped(form: str, value: dict[str, Any], signature: RowSignature) -> GivenRows:
     held = value[form]
     match form:
         case "dataframe_split":
@@ -86,18 +86,18 @@ def _wrapped(form: str, value: dict[str, Any], signature: RowSignature) -> Rows:
                 raise InvalidInputError(f"{form!r} takes a list of rows, got {shown(held)}")
             rows = rows_of(held, signature)
             # A list of values is one value per row here.
-            return rows if not rows.is_single else Rows(len(held), {}, held)
+            return rows if not rows.is_single else GivenRows(len(held), {}, held)
 
 
-def _split(columns: Any, data: list[Any]) -> Rows:
+def _split(columns: Any, data: list[Any]) -> GivenRows:
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise InvalidInputError('"columns" takes a list of texts')
     if any(not isinstance(row, list) or len(row) != len(columns) for row in data):
         raise InvalidInputError(f'each row of "data" takes {len(columns)} values, as many as "columns"')
-    return Rows(len(data), {name: [row[at] for row in data] for at, name in enumerate(columns)})
+    return GivenRows(len(data), {name: [row[at] for row in data] for at, name in enumerate(columns)})
 
 
-def _csv_rows(body: bytes, signature: RowSignature) -> Rows:
+def _csv_rows(body: bytes, signature: RowSignature) -> GivenRows:
     try:
         lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -107,7 +107,7 @@ def _csv_rows(body: bytes, signature: RowSignature) -> Rows:
     header, *data = (line for line in lines if line)
     kinds = {each.name: "time" if each.is_time else each.datatype for each in signature.by_column}
     rows = _split(header, data)
-    return Rows(
+    return GivenRows(
         rows.count,
         {
             name: [_csv_value(each, kinds.get(name, "BYTES"), name) for each in values]
@@ -132,7 +132,7 @@ def _csv_value(text: str, kind: str, name: str) -> Any:
     raise InvalidInputError(f"column {name!r} of datatype {kind} has {shown(text)}")
 
 
-def predict_answer(message: bytes, rows: Rows) -> dict[str, Any]:
+def predict_answer(message: bytes, rows: GivenRows) -> dict[str, Any]:
     """The answer of `POST /predict/MODEL`: each row's prediction, and its probability where the model is a classifier."""
     reply = parse(pb.ModelInferResponse, message, OPEN_INFERENCE)
     outputs = {
@@ -163,7 +163,7 @@ def predict_answer(message: bytes, rows: Rows) -> dict[str, Any]:
     return answer
 
 
-def predictions(message: bytes, rows: Rows) -> list[Any]:
+def predictions(message: bytes, rows: GivenRows) -> list[Any]:
     """Each row's prediction alone, as MLflow and KServe's V1 protocol answer."""
     reply = parse(pb.ModelInferResponse, message, OPEN_INFERENCE)
     name, _ = roles(reply.outputs, rows.count)

@@ -32,7 +32,7 @@ from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.rest import http, openapi, paths
 from penstock_server.rest.answers import Answer, Continuation, Exchange, LateRefusal, RestOutcome, as_json, error_answer
 from penstock_server.rest.feedback import feedback_message
-from penstock_server.rest.forms import ROW, TENSORS, Forms, Render, Way
+from penstock_server.rest.forms import ROW, TENSORS, BodyKind, Forms, Render
 from penstock_server.rest.http import HTML, TEXT, BadRequestError, Request
 from penstock_server.rest.message_json import json_of_message, setting_of
 from penstock_server.rest.open_inference import (
@@ -46,7 +46,7 @@ from penstock_server.rest.open_inference import (
     plain_parameters,
 )
 from penstock_server.rest.predictions import instance_rows, invocation_rows, predict_answer, predict_rows, predictions
-from penstock_server.rest.rows import Options, Rows, RowSignature, message_of
+from penstock_server.rest.rows import GivenRows, Options, RowSignature, message_of
 from penstock_server.rest.signatures import Signatures
 from penstock_server.rest.steps import Example
 from penstock_server.transport.headers import as_received
@@ -237,7 +237,7 @@ class Routes:
     def _invoke(self, exchange: Exchange, query: Query, model: str) -> None:
         content_type = exchange.request.headers.get(b"content-type", b"").decode("latin-1")
 
-        def read(body: bytes, signature: RowSignature) -> Rows:
+        def read(body: bytes, signature: RowSignature) -> GivenRows:
             return invocation_rows(body, content_type, signature)
 
         # MLflow passes over columns that its signature does not have.
@@ -256,10 +256,10 @@ class Routes:
         exchange: Exchange,
         model: str,
         options: Options,
-        read: Callable[[bytes, RowSignature], Rows],
-        render: Callable[[Rows, bytes], Answer],
+        read: Callable[[bytes, RowSignature], GivenRows],
+        render: Callable[[GivenRows, bytes], Answer],
         *,
-        way: Way | None = None,
+        way: BodyKind | None = None,
         is_again: bool = False,
     ) -> None:
         """Answers a request for the predictions of rows; kernels may learn of its way, if it has one row."""
@@ -270,11 +270,11 @@ class Routes:
             return
         body = self._body(exchange.request)
 
-        def made() -> tuple[bytes, Rows]:
+        def made() -> tuple[bytes, GivenRows]:
             rows = read(body, signature)
             return message_of(signature, rows, options), rows
 
-        def begin(message: bytes, rows: Rows) -> None:
+        def begin(message: bytes, rows: GivenRows) -> None:
             self._call(exchange, _INFER, message, partial(render, rows))
 
         def refuse(error: PenstockError | BadRequestError) -> None:
@@ -290,7 +290,7 @@ class Routes:
             else:
                 begin(message, rows)
                 if way is not None and rows.is_single and exchange.raw and self._forms is not None:
-                    one = Rows(1, {}, is_single=True)
+                    one = GivenRows(1, {}, is_single=True)
                     self._forms.learn(_example(exchange, message), way, partial(render, one))
         else:
             self._read(exchange, made, lambda result: begin(*result), refuse)
@@ -310,7 +310,7 @@ class Routes:
         asked = pb.ModelMetadataRequest(name=model, version=version).SerializeToString()
         self._begin(exchange, _PREFIX + "ModelMetadata", asked, Continuation(exchange, lambda _: again(), refuse))
 
-    def _predicted(self, rows: Rows, message: bytes) -> Answer:
+    def _predicted(self, rows: GivenRows, message: bytes) -> Answer:
         answer = as_json(predict_answer(message, rows))
         if rows.is_single and self._forms is not None:
             self._forms.learn_row_text(message, answer.body)
@@ -478,7 +478,7 @@ def _asset(name: str) -> Answer:
     return Answer(content, 200, kind, b"cache-control: max-age=86400\r\n")
 
 
-def _predictions_answer(rows: Rows, message: bytes) -> Answer:
+def _predictions_answer(rows: GivenRows, message: bytes) -> Answer:
     return as_json({"predictions": predictions(message, rows)})
 
 

@@ -72,7 +72,7 @@ class RowSignature:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class GivenRows:
     """Rows that are to be predicted.
 
     Attributes:
@@ -118,18 +118,18 @@ def signature_of(metadata: pb.ModelMetadataResponse) -> RowSignature:
     return RowSignature(metadata.name, tuple(inputs), columns if len(inputs) == 1 else (), explains)
 
 
-def rows_of(value: Any, signature: RowSignature) -> Rows:
+def rows_of(value: Any, signature: RowSignature) -> GivenRows:
     """Rows from JSON: a list of rows, or one row; each a list of values or an object by column.
 
     Raises:
         InvalidInputError: it is neither.
     """
     if isinstance(value, dict):
-        return Rows(1, {name: (each,) for name, each in value.items()}, is_single=True)
+        return GivenRows(1, {name: (each,) for name, each in value.items()}, is_single=True)
     if not isinstance(value, list):
         raise InvalidInputError(f"expected a row or a list of rows, got {shown(value)}")
     if not value:
-        return Rows(0, {}, value)
+        return GivenRows(0, {}, value)
     if all(type(row) is dict for row in value):
         names = value[0].keys()
         for row in value:
@@ -138,13 +138,13 @@ def rows_of(value: Any, signature: RowSignature) -> Rows:
                 raise InvalidInputError(
                     f"one row has {odd!r} and another has not; expected the same columns in every row"
                 )
-        return Rows(len(value), {name: [row[name] for row in value] for name in names})
+        return GivenRows(len(value), {name: [row[name] for row in value] for name in names})
     if _depth(value) == _row_depth(signature):
-        return Rows(1, {}, [value], is_single=True)
-    return Rows(len(value), {}, value)
+        return GivenRows(1, {}, [value], is_single=True)
+    return GivenRows(len(value), {}, value)
 
 
-def columns_of(value: Any) -> Rows:
+def columns_of(value: Any) -> GivenRows:
     """Rows from an object of columns, each a list of values.
 
     Raises:
@@ -153,10 +153,10 @@ def columns_of(value: Any) -> Rows:
     lengths = {len(each) for each in value.values() if isinstance(each, list)}
     if any(not isinstance(each, list) for each in value.values()) or len(lengths) != 1:
         raise InvalidInputError("expected an object of columns, each a list of as many values as the others")
-    return Rows(lengths.pop(), value)
+    return GivenRows(lengths.pop(), value)
 
 
-def message_of(signature: RowSignature, rows: Rows, options: Options) -> bytes:
+def message_of(signature: RowSignature, rows: GivenRows, options: Options) -> bytes:
     """The message that asks for the predictions of rows.
 
     Raises:
@@ -176,7 +176,7 @@ def message_of(signature: RowSignature, rows: Rows, options: Options) -> bytes:
     return encoded
 
 
-def _tensors(signature: RowSignature, rows: Rows) -> list[tuple[Input, tuple[int, ...], Sequence[Any]]]:
+def _tensors(signature: RowSignature, rows: GivenRows) -> list[tuple[Input, tuple[int, ...], Sequence[Any]]]:
     """Each tensor of a message: its input, its shape and its values."""
     count = rows.count
     if rows.columns:

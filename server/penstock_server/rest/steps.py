@@ -19,7 +19,7 @@ from penstock.names import ATTRIBUTIONS, PARAMETER_ROLE
 from penstock.wire import read_field, varint
 from penstock_server.rest import layout
 from penstock_server.rest.http import Request
-from penstock_server.rest.open_inference import Text
+from penstock_server.rest.open_inference import ReplyText
 from penstock_server.rest.predictions import roles
 from penstock_server.transport import headers
 
@@ -240,7 +240,7 @@ def _tensor_slots(tensor: Tensor, place: int) -> list[tuple[tuple[int, int], Ste
     ]
 
 
-def text_steps(text: Text) -> list[Step] | None:
+def text_steps(text: ReplyText) -> list[Step] | None:
     """How replies of a text become the bodies of answers; None if there is no plain way."""
     steps = [Step(layout.LITERAL, text.opening), Step(layout.IDENTIFIED, b'"id":"')]
     first, second, third, last = text.timed
@@ -260,7 +260,7 @@ def text_steps(text: Text) -> list[Step] | None:
     return steps if _longest(steps) <= _MOST_ANSWER_BYTES else None
 
 
-def row_text_steps(text: Text, message: bytes) -> list[Step] | None:
+def row_text_steps(text: ReplyText, message: bytes) -> list[Step] | None:
     """How replies of a text become the bodies of answers to one row, as `predictions.predict_answer` makes them."""
     reply = pb.ModelInferResponse.FromString(message)
     prediction, probabilities = roles(reply.outputs, 1)

@@ -36,7 +36,7 @@ _REQUEST_TIMEOUT: Final = 408
 _SERVER_ERRORS: Final = 500
 
 
-class RefusedError(InvalidInputError):
+class ActionRefusedError(InvalidInputError):
     """The other side will not take the request however often it is sent."""
 
 
@@ -82,7 +82,7 @@ def _without(secrets: Secrets, run: Callable[[], str]) -> str:
     """Runs it with secrets hidden in what it says."""
     try:
         return _hidden(run(), secrets)
-    except (RefusedError, UnavailableError, InvalidInputError) as error:
+    except (ActionRefusedError, UnavailableError, InvalidInputError) as error:
         raise type(error)(_hidden(str(error), secrets)) from None
 
 
@@ -104,7 +104,7 @@ def _post(call: HttpCall, timeout_s: float) -> str:
             return f"{error.code}: it had this event already"
         told = f"it answers {error.code}{_shown(error, give_up_s)}"
         can_pass = error.code in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS) or error.code >= _SERVER_ERRORS
-        raise (UnavailableError(told) if can_pass else RefusedError(told)) from None
+        raise (UnavailableError(told) if can_pass else ActionRefusedError(told)) from None
     except (OSError, HTTPException, ValueError) as error:
         raise UnavailableError(f"it does not answer: {getattr(error, 'reason', None) or error}") from error
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock_server.retraining.signals import Estimate, Signals
-from penstock_server.retraining.state import Call
+from penstock_server.retraining.state import RetrainingCall
 
 TYPE: Final = "penstock.retraining.requested"
 
@@ -54,7 +54,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         return found
 
 
-def event_of(call: Call, signals: Signals, *, rows: int, labels: int, link: str = "") -> Event:
+def event_of(call: RetrainingCall, signals: Signals, *, rows: int, labels: int, link: str = "") -> Event:
     """The event of a call."""
     return Event(
         id=call.id,

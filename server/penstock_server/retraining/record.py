@@ -11,7 +11,7 @@ import msgspec
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.retraining.settings import DAY_S
-from penstock_server.retraining.state import Call
+from penstock_server.retraining.state import RetrainingCall
 
 CALLS_TAG: Final = "penstock.retraining"
 """A tag of the model: its calls, the latest last."""
@@ -21,10 +21,10 @@ MAX_TAG_BYTES: Final = 4900
 """MLflow 2 takes 5,000."""
 MAX_TEXT: Final = 160
 
-_calls: Final = msgspec.json.Decoder(tuple[Call, ...])
+_calls: Final = msgspec.json.Decoder(tuple[RetrainingCall, ...])
 
 
-def read_calls(text: str) -> tuple[Call, ...]:
+def read_calls(text: str) -> tuple[RetrainingCall, ...]:
     """The calls in the tag; none where there is no tag, "".
 
     Raises:
@@ -36,7 +36,7 @@ def read_calls(text: str) -> tuple[Call, ...]:
         raise InvalidInputError(f"the model's tag '{CALLS_TAG}' is no record of calls: {str(error)[:100]}") from error
 
 
-def write_calls(calls: Sequence[Call], now_s: float, max_bytes: float = MAX_TAG_BYTES) -> str:
+def write_calls(calls: Sequence[RetrainingCall], now_s: float, max_bytes: float = MAX_TAG_BYTES) -> str:
     """The tag's text, "" for none: all calls that are open or of the last 24 hours, and older ones as far as there is room.
 
     Raises:
@@ -55,7 +55,7 @@ def write_calls(calls: Sequence[Call], now_s: float, max_bytes: float = MAX_TAG_
     return ""
 
 
-def _short(call: Call) -> Call:
+def _short(call: RetrainingCall) -> RetrainingCall:
     return msgspec.structs.replace(
         call,
         identity=call.identity[:MAX_TEXT],

@@ -25,10 +25,10 @@ from penstock_server.retraining import actions, rules, state
 from penstock_server.retraining.actions import Ended
 from penstock_server.retraining.event import Event, event_of
 from penstock_server.retraining.record import read_calls, write_calls
-from penstock_server.retraining.rules import Decision
+from penstock_server.retraining.rules import RuleDecision
 from penstock_server.retraining.settings import ActionSettings, Kind, RetrainingSettings
 from penstock_server.retraining.signals import Signals
-from penstock_server.retraining.state import Call, ModelState, Outcome, State
+from penstock_server.retraining.state import ModelState, Outcome, RetrainingCall, RetrainingState
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +121,7 @@ class ModelStatus:
         state: what is remembered.
     """
 
-    decisions: tuple[Decision, ...]
+    decisions: tuple[RuleDecision, ...]
     state: ModelState
 
 
@@ -229,7 +229,7 @@ class Retrainer:
     def look(self) -> None:
         """Looks at every rule, writes down what is called for, and carries out what is due."""
         self._poll()
-        decisions: dict[str, tuple[Decision, ...]] = {}
+        decisions: dict[str, tuple[RuleDecision, ...]] = {}
         signals = {one.model: one for one in self._signals()}
         records = self._fleet.records()
         for model, one in signals.items():
@@ -250,7 +250,7 @@ class Retrainer:
             except Exception:
                 log.exception("the rules of retraining could not be looked at")
 
-    def _look_at(self, signals: Signals, names: Sequence[str], record: str) -> tuple[Decision, ...]:
+    def _look_at(self, signals: Signals, names: Sequence[str], record: str) -> tuple[RuleDecision, ...]:
         """What follows from these rules for a model; the first that calls is written down, at this server's turn."""
         model = signals.model
         try:
@@ -301,7 +301,7 @@ class Retrainer:
         except InvalidInputError:
             return True
 
-    def _record(self, calls: Sequence[Call]) -> str:
+    def _record(self, calls: Sequence[RetrainingCall]) -> str:
         return write_calls(calls, self._clock(), self._fleet.max_bytes)
 
     def _give_back(self, model: str) -> None:
@@ -322,7 +322,7 @@ class Retrainer:
 
     def _decided(
         self, one: ModelState, signals: Signals, names: Sequence[str]
-    ) -> tuple[ModelState, tuple[Decision, ...]]:
+    ) -> tuple[ModelState, tuple[RuleDecision, ...]]:
         """What follows from these rules for a model, and the state then, with the call of the first that calls."""
         now_s = self._clock()
         one = rules.settled(one, signals, now_s, self._settings.flight_s)
@@ -334,8 +334,8 @@ class Retrainer:
             made.append(decision)
         return one, tuple(made)
 
-    def _call(self, decision: Decision, signals: Signals, now_s: float) -> Call:
-        return Call(
+    def _call(self, decision: RuleDecision, signals: Signals, now_s: float) -> RetrainingCall:
+        return RetrainingCall(
             id=uuid.uuid4().hex,
             rule=decision.rule,
             action=self._settings.rules[decision.rule].action,
@@ -376,7 +376,7 @@ class Retrainer:
             except PenstockError as error:
                 log.warning("what became of a call is not written yet", model=model, reason=str(error))
 
-    def _carried_out(self, call: Call, signals: Signals) -> Call:
+    def _carried_out(self, call: RetrainingCall, signals: Signals) -> RetrainingCall:
         now_s = self._clock()
         action = self._settings.actions.get(call.action)
         if action is None:
@@ -410,11 +410,11 @@ class Retrainer:
                     found = msgspec.structs.replace(call, outcome=outcome, detail=ended.detail, ended_s=self._clock())
                     self._put(model, found)
 
-    def _put(self, model: str, call: Call) -> None:
+    def _put(self, model: str, call: RetrainingCall) -> None:
         self._models[model] = self._models[model].replaced(call)
         self._note(model, call)
 
-    def _note(self, model: str, call: Call) -> None:
+    def _note(self, model: str, call: RetrainingCall) -> None:
         """Counts and logs what became of a call."""
         what = {"model": model, "rule": call.rule, "action": call.action, "id": call.id, "detail": call.detail}
         if call.outcome == "sending":
@@ -435,7 +435,7 @@ class Retrainer:
         return True
 
     def _save(self) -> bool:
-        now = State(dict(self._models))
+        now = RetrainingState(dict(self._models))
         try:
             state.write(self._file, now)
         except OSError as error:
@@ -445,7 +445,7 @@ class Retrainer:
         return True
 
 
-def _later(shared: Call, own: Call) -> Call:
+def _later(shared: RetrainingCall, own: RetrainingCall) -> RetrainingCall:
     """How far a call is by the record, if another server saw its end or may have gone on with it; else as this one knows it.
 
     Of the same end this one may know more, since texts in a record are cut.
@@ -455,10 +455,10 @@ def _later(shared: Call, own: Call) -> Call:
     return shared if own.outcome == "sending" else own
 
 
-def _held(decision: Decision, why: str) -> Decision:
+def _held(decision: RuleDecision, why: str) -> RuleDecision:
     return replace(decision, held=why) if decision.calls else decision
 
 
-def _failed(call: Call, detail: str, now_s: float, attempts: int | None = None) -> Call:
+def _failed(call: RetrainingCall, detail: str, now_s: float, attempts: int | None = None) -> RetrainingCall:
     made: dict[str, Any] = {"outcome": "failed", "detail": detail, "ended_s": now_s}
     return msgspec.structs.replace(call, attempts=call.attempts if attempts is None else attempts, **made)

@@ -10,16 +10,16 @@ from typing import Final
 
 import msgspec
 
-from penstock_server.retraining.settings import DAY_S, RetrainingSettings, RuleSettings
+from penstock_server.retraining.settings import DAY_S, RetrainingRuleSettings, RetrainingSettings
 from penstock_server.retraining.signals import Estimate, Signals
-from penstock_server.retraining.state import Call, ModelState, Outcome
+from penstock_server.retraining.state import ModelState, Outcome, RetrainingCall
 
 FAILED_PAUSE_S: Final = 600.0
 """A call that failed is followed by another one no sooner, and twice as late after each further failure, up to the cooldown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class RuleDecision:
     """What follows from a rule for a model.
 
     Attributes:
@@ -71,7 +71,7 @@ def settled(state: ModelState, signals: Signals, now_s: float, flight_s: float) 
     return state
 
 
-def _came(call: Call, signals: Signals) -> list[str]:
+def _came(call: RetrainingCall, signals: Signals) -> list[str]:
     """The versions that came since a call; the one that it is about with other files too.
 
     A lower number came before, though the server that called may not have had it: this one may still unload it.
@@ -87,12 +87,12 @@ def _is_lower(version: str, other: str) -> bool:
     return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
-def _ended(call: Call, outcome: Outcome, detail: str, now_s: float) -> Call:
+def _ended(call: RetrainingCall, outcome: Outcome, detail: str, now_s: float) -> RetrainingCall:
     told = f"{call.detail}; {detail}" if call.detail else detail
     return msgspec.structs.replace(call, outcome=outcome, detail=told, ended_s=now_s)
 
 
-def decide(name: str, settings: RetrainingSettings, signals: Signals, state: ModelState, now_s: float) -> Decision:
+def decide(name: str, settings: RetrainingSettings, signals: Signals, state: ModelState, now_s: float) -> RuleDecision:
     """What follows from a rule for a model.
 
     Args:
@@ -108,10 +108,12 @@ def decide(name: str, settings: RetrainingSettings, signals: Signals, state: Mod
     is_met = len(hold) == len(found) if rule.combine == "all" else bool(hold)
     reason = " and ".join(hold if is_met else [told for holds, told in found if not holds])
     held = _held(name, rule, settings, state, now_s) if is_met else ""
-    return Decision(name, signals.model, is_met, reason, held)
+    return RuleDecision(name, signals.model, is_met, reason, held)
 
 
-def _held(name: str, rule: RuleSettings, settings: RetrainingSettings, state: ModelState, now_s: float) -> str:
+def _held(
+    name: str, rule: RetrainingRuleSettings, settings: RetrainingSettings, state: ModelState, now_s: float
+) -> str:
     for call in state.calls:
         if call.is_open:
             return f"the retraining that rule {call.rule!r} called for {_span(now_s - call.at_s)} ago is under way"
@@ -127,7 +129,7 @@ def _held(name: str, rule: RuleSettings, settings: RetrainingSettings, state: Mo
     return ""
 
 
-def _pause_s(calls: list[Call], cooldown_s: float) -> float:
+def _pause_s(calls: list[RetrainingCall], cooldown_s: float) -> float:
     """How long a rule waits after its last call: the cooldown, or less after one that failed."""
     failures = 0
     for call in reversed(calls):
@@ -137,7 +139,7 @@ def _pause_s(calls: list[Call], cooldown_s: float) -> float:
     return min(cooldown_s, FAILED_PAUSE_S * 2 ** (failures - 1)) if failures else cooldown_s
 
 
-Condition = Callable[[RuleSettings, Signals, ModelState, float], tuple[bool, str]]
+Condition = Callable[[RetrainingRuleSettings, Signals, ModelState, float], tuple[bool, str]]
 """Whether a rule's condition holds, and a few words that say so, or what is not yet so."""
 
 
@@ -150,15 +152,15 @@ def _below(estimate: Estimate | None, bound: float, what: str) -> tuple[bool, st
     return False, f"{told}, not clearly below {bound:g}"
 
 
-def _accuracy(rule: RuleSettings, signals: Signals, _: ModelState, __: float) -> tuple[bool, str]:
+def _accuracy(rule: RetrainingRuleSettings, signals: Signals, _: ModelState, __: float) -> tuple[bool, str]:
     return _below(signals.accuracy, rule.accuracy_below or 0.0, "accuracy by labels")
 
 
-def _expected_accuracy(rule: RuleSettings, signals: Signals, _: ModelState, __: float) -> tuple[bool, str]:
+def _expected_accuracy(rule: RetrainingRuleSettings, signals: Signals, _: ModelState, __: float) -> tuple[bool, str]:
     return _below(signals.expected_accuracy, rule.expected_accuracy_below or 0.0, "expected accuracy")
 
 
-def _drift_alarm(rule: RuleSettings, signals: Signals, _: ModelState, now_s: float) -> tuple[bool, str]:
+def _drift_alarm(rule: RetrainingRuleSettings, signals: Signals, _: ModelState, now_s: float) -> tuple[bool, str]:
     least_s = rule.drift_alarm_s or 0.0
     if not signals.alarms:
         return False, "no drift alarm is on" if signals.alarms is not None else "drift is not watched"
@@ -168,7 +170,7 @@ def _drift_alarm(rule: RuleSettings, signals: Signals, _: ModelState, now_s: flo
     return lasts_s >= least_s, told if lasts_s >= least_s else f"{told}, expected {_span(least_s)}"
 
 
-def _importance(rule: RuleSettings, signals: Signals, _: ModelState, __: float) -> tuple[bool, str]:
+def _importance(rule: RetrainingRuleSettings, signals: Signals, _: ModelState, __: float) -> tuple[bool, str]:
     found, least = signals.alarmed_importance, rule.alarmed_importance or 0.0
     if found is None:
         return False, "importance of columns is not known"
@@ -176,18 +178,18 @@ def _importance(rule: RuleSettings, signals: Signals, _: ModelState, __: float) 
     return found >= least, told if found >= least else f"{told}, expected {least:.0%}"
 
 
-def _age(rule: RuleSettings, signals: Signals, state: ModelState, now_s: float) -> tuple[bool, str]:
+def _age(rule: RetrainingRuleSettings, signals: Signals, state: ModelState, now_s: float) -> tuple[bool, str]:
     published_s = state.first_s if signals.published_s is None else signals.published_s
     age_s, least_s = max(0.0, now_s - published_s), (rule.age_days or 0.0) * DAY_S
     told = f"version {signals.version} is {_span(age_s)} old"
     return age_s >= least_s, told if age_s >= least_s else f"{told}, expected {_span(least_s)}"
 
 
-def _rows(rule: RuleSettings, _: Signals, state: ModelState, __: float) -> tuple[bool, str]:
+def _rows(rule: RetrainingRuleSettings, _: Signals, state: ModelState, __: float) -> tuple[bool, str]:
     return _amount(state.rows, rule.rows or 0, "rows were answered")
 
 
-def _labels(rule: RuleSettings, signals: Signals, state: ModelState, __: float) -> tuple[bool, str]:
+def _labels(rule: RetrainingRuleSettings, signals: Signals, state: ModelState, __: float) -> tuple[bool, str]:
     if signals.labels is None:
         return False, "labels are not counted"
     return _amount(state.labels, rule.labels or 0, "labels came")

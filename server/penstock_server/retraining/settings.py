@@ -98,7 +98,7 @@ _ABSENT: Final = (None, "", ())
 
 
 @dataclass(frozen=True, slots=True)
-class RuleSettings:
+class RetrainingRuleSettings:
     """When a model is to be trained anew; of its champion.
 
     Attributes:
@@ -189,7 +189,7 @@ class RetrainingSettings:
             quarter of it must be longer than the registry takes to answer.
     """
 
-    rules: dict[str, RuleSettings] = field(default_factory=dict, hash=False)
+    rules: dict[str, RetrainingRuleSettings] = field(default_factory=dict, hash=False)
     actions: dict[str, ActionSettings] = field(default_factory=dict, hash=False)
     look_s: float = 30.0
     cooldown_s: float = DAY_S
@@ -216,7 +216,7 @@ class RetrainingSettings:
         """Whether anything is looked at."""
         return bool(self.rules)
 
-    def cooldown_of(self, rule: RuleSettings) -> float:
+    def cooldown_of(self, rule: RetrainingRuleSettings) -> float:
         """The cooldown of one rule, in seconds."""
         return self.cooldown_s if rule.cooldown_s is None else rule.cooldown_s
 

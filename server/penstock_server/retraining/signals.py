@@ -14,7 +14,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
+class SignalledAlarm:
     """A drift alarm that is on.
 
     Attributes:
@@ -52,5 +52,5 @@ class Signals:
     published_s: float | None = None
     accuracy: Estimate | None = None
     expected_accuracy: Estimate | None = None
-    alarms: tuple[Alarm, ...] | None = None
+    alarms: tuple[SignalledAlarm, ...] | None = None
     alarmed_importance: float | None = None

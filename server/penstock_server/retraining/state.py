@@ -21,7 +21,7 @@ MOST_CALLS: Final = 50
 """Calls of a model that are remembered, the latest."""
 
 
-class Call(msgspec.Struct, frozen=True):
+class RetrainingCall(msgspec.Struct, frozen=True):
     """A call for retraining.
 
     Attributes:
@@ -75,9 +75,9 @@ class ModelState(msgspec.Struct, frozen=True):
     labels: int = 0
     last_rows: int = 0
     last_labels: int = 0
-    calls: tuple[Call, ...] = ()
+    calls: tuple[RetrainingCall, ...] = ()
 
-    def replaced(self, call: Call) -> "ModelState":
+    def replaced(self, call: RetrainingCall) -> "ModelState":
         """The state with a call as it is now, which is the latest if it is new."""
         others = [each for each in self.calls if each.id != call.id]
         is_new = len(others) == len(self.calls)
@@ -85,30 +85,30 @@ class ModelState(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, calls=tuple(calls[-MOST_CALLS:]))
 
 
-class State(msgspec.Struct, frozen=True):
+class RetrainingState(msgspec.Struct, frozen=True):
     """All models by name."""
 
     models: dict[str, ModelState] = {}
     format: int = 1
 
 
-_states: Final = msgspec.json.Decoder(State)
+_states: Final = msgspec.json.Decoder(RetrainingState)
 
 
-def read(file: Path | None) -> State:
+def read(file: Path | None) -> RetrainingState:
     """What a former process left; nothing where there is none. A file that cannot be read is put aside, and says so."""
     if file is None:
-        return State()
+        return RetrainingState()
     try:
         return _states.decode(file.read_bytes())
     except FileNotFoundError:
-        return State()
+        return RetrainingState()
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("what is known of retraining cannot be read; it begins anew", file=str(file), reason=str(error))
-        return State()
+        return RetrainingState()
 
 
-def write(file: Path | None, state: State) -> None:
+def write(file: Path | None, state: RetrainingState) -> None:
     """Writes it whole or not at all.
 
     Raises:

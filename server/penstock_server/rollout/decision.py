@@ -20,7 +20,7 @@ from penstock_server.rollout.spec import SHARES
 Action = Literal["hold", "advance", "promote", "roll back"]
 
 
-class Health(msgspec.Struct, frozen=True):
+class VersionHealth(msgspec.Struct, frozen=True):
     """How the version stands on the servers.
 
     Attributes:
@@ -43,7 +43,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def decide(
-    progress: Progress, evidence: Evidence, health: Health, now_s: float, *, distance_edges: Sequence[float]
+    progress: Progress, evidence: Evidence, health: VersionHealth, now_s: float, *, distance_edges: Sequence[float]
 ) -> Decision:
     """What becomes of a rollout that is running.
 
@@ -74,7 +74,7 @@ def decide(
 
 
 def _waits_for(
-    progress: Progress, evidence: Evidence, health: Health, gates: Sequence[Gate], now_s: float
+    progress: Progress, evidence: Evidence, health: VersionHealth, gates: Sequence[Gate], now_s: float
 ) -> str | None:
     """What the present stage waits for; None if it is through."""
     spec, stage = progress.spec, progress.present

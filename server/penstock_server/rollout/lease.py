@@ -17,7 +17,7 @@ LEASE_S: Final = 45.0
 Move = Literal["act", "take", "renew", "wait"]
 
 
-class Lease(msgspec.Struct, frozen=True):
+class ModelLease(msgspec.Struct, frozen=True):
     """What one server knows of one model's lease. Times are of its own monotonic clock.
 
     Attributes:
@@ -32,7 +32,7 @@ class Lease(msgspec.Struct, frozen=True):
     wrote_s: float | None = None
     is_own: bool = False
 
-    def seen(self, value: str, holder: str, now_s: float, lease_s: float) -> "Lease":
+    def seen(self, value: str, holder: str, now_s: float, lease_s: float) -> "ModelLease":
         """The lease after a look at the tag."""
         mine = holder_of(value) == holder
         found = self
@@ -54,7 +54,7 @@ class Lease(msgspec.Struct, frozen=True):
         is_free = not self.value or now_s - self.since_s >= lease_s
         return "take" if is_free else "wait"
 
-    def written(self, holder: str, now_s: float) -> "Lease":
+    def written(self, holder: str, now_s: float) -> "ModelLease":
         """The lease after this server wrote its name."""
         value = next_value(self.value, holder)
         return msgspec.structs.replace(self, value=value, since_s=now_s, wrote_s=now_s)

@@ -72,7 +72,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in ENDED
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class HistoryEntry(msgspec.Struct, frozen=True, array_like=True):
     """One line of a rollout's history: when, in seconds since 1970, and what happened."""
 
     at_s: float
@@ -83,7 +83,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 _progress: Final = msgspec.json.Decoder(Progress)
-_history: Final = msgspec.json.Decoder(list[Entry])
+_history: Final = msgspec.json.Decoder(list[HistoryEntry])
 
 
 def read_progress(text: str) -> Progress:
@@ -106,7 +106,7 @@ def write_progress(progress: Progress) -> str:
     return msgspec.json.encode(progress).decode()
 
 
-def read_history(text: str) -> list[Entry]:
+def read_history(text: str) -> list[HistoryEntry]:
     """The lines in a tag; none if it holds something else."""
     try:
         return _history.decode(text)
@@ -114,7 +114,7 @@ def read_history(text: str) -> list[Entry]:
         return []
 
 
-def write_history(lines: list[Entry]) -> str:
+def write_history(lines: list[HistoryEntry]) -> str:
     """The tag's text: as many of the newest lines as it can hold."""
     for first in range(len(lines)):
         text = msgspec.json.encode(lines[first:]).decode()
@@ -134,7 +134,7 @@ def is_out(tags: Mapping[str, str]) -> bool:
         return False
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class WantedChange(msgspec.Struct, frozen=True):
     """What the registry must say of a version: its aliases, those it must not have, and its weight and sample in percent."""
 
     aliases: frozenset[str]
@@ -143,17 +143,17 @@ class Wanted(msgspec.Struct, frozen=True):
     sample: float | None = None
 
 
-def wanted(progress: Progress) -> Wanted:
+def wanted(progress: Progress) -> WantedChange:
     """What the registry must say at this point of a rollout."""
     if progress.status == "promoting":
         # It stays candidate until the record says that it was promoted: so whoever goes on finds it.
-        return Wanted(frozenset({CHAMPION, CANDIDATE}), frozenset({CANARY, SHADOW}))
+        return WantedChange(frozenset({CHAMPION, CANDIDATE}), frozenset({CANARY, SHADOW}))
     if progress.status == "promoted":
         # It has been champion. Whatever somebody makes of it afterwards is theirs.
-        return Wanted(frozenset(), frozenset({CANDIDATE}))
+        return WantedChange(frozenset(), frozenset({CANDIDATE}))
     if progress.has_ended:
-        return Wanted(frozenset(), frozenset({CANARY, SHADOW, CANDIDATE}))
+        return WantedChange(frozenset(), frozenset({CANARY, SHADOW, CANDIDATE}))
     stage = progress.present
     if stage.is_shadow:
-        return Wanted(frozenset({CANDIDATE, SHADOW}), frozenset({CANARY}), sample=100 * progress.spec.sample)
-    return Wanted(frozenset({CANDIDATE, CANARY}), frozenset({SHADOW}), weight=100 * stage.weight)
+        return WantedChange(frozenset({CANDIDATE, SHADOW}), frozenset({CANARY}), sample=100 * progress.spec.sample)
+    return WantedChange(frozenset({CANDIDATE, CANARY}), frozenset({SHADOW}), weight=100 * stage.weight)

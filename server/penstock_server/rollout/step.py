@@ -12,7 +12,7 @@ import msgspec
 from penstock.names import CANARY, CHAMPION, SHADOW
 from penstock_server.errors import InvalidInputError
 from penstock_server.rollout.aliases import SAMPLE_TAG, WEIGHT_TAG
-from penstock_server.rollout.decision import Decision, Health, decide
+from penstock_server.rollout.decision import Decision, VersionHealth, decide
 from penstock_server.rollout.evidence import Evidence, percent_text
 from penstock_server.rollout.progress import (
     CANDIDATE,
@@ -45,13 +45,13 @@ class Known(msgspec.Struct, frozen=True):
     """
 
     evidence: Evidence
-    health: Health
+    health: VersionHealth
     champion_latency: Sequence[int]
     now_s: float
     distance_edges: Sequence[float]
 
 
-class Step(msgspec.Struct, frozen=True):
+class RolloutStep(msgspec.Struct, frozen=True):
     """What is to be written, in this order, and what there is to say.
 
     Attributes:
@@ -66,7 +66,7 @@ class Step(msgspec.Struct, frozen=True):
     decision: Decision | None = None
 
 
-def next_step(found: RegisteredRollout, known: Known) -> Step:
+def next_step(found: RegisteredRollout, known: Known) -> RolloutStep:
     """What is to be done about a rollout now.
 
     Args:
@@ -84,18 +84,18 @@ def next_step(found: RegisteredRollout, known: Known) -> Step:
             found, Progress(spec=RolloutSpec(), champion="", status="running"), "aborted", "its record is damaged"
         )
     if progress.has_ended:
-        return Step(_missing(found, progress), progress)
+        return RolloutStep(_missing(found, progress), progress)
     if (why := _somebody_else(found, progress)) is not None:
         # Where it is champion already, only its other roles are left to be taken.
         return _end(found, progress, "promoting" if found.aliases.get(CHAMPION) == found.version else "aborted", why)
     return _command(found, progress, known) or _go_on(found, progress, known)
 
 
-def _go_on(found: RegisteredRollout, progress: Progress, known: Known) -> Step:
+def _go_on(found: RegisteredRollout, progress: Progress, known: Known) -> RolloutStep:
     """What is to be done about a rollout that nobody has interfered with."""
     missing = _missing(found, progress)
     if missing:
-        return Step(missing, progress)
+        return RolloutStep(missing, progress)
     if progress.status == "promoting":
         return _end(found, progress, "promoted", progress.reason)
     if not progress.is_applied:
@@ -104,26 +104,26 @@ def _go_on(found: RegisteredRollout, progress: Progress, known: Known) -> Step:
     return _act(found, progress, known, decision)
 
 
-def _act(found: RegisteredRollout, progress: Progress, known: Known, decision: Decision) -> Step:
+def _act(found: RegisteredRollout, progress: Progress, known: Known, decision: Decision) -> RolloutStep:
     match decision.action:
         case "roll back":
             step = _end(found, progress, "rolled_back", decision.reason)
         case "advance" | "promote" if progress.status == "paused":
-            step = Step(progress=progress)
+            step = RolloutStep(progress=progress)
         case "advance":
             step = _advance(found, progress, known, decision.reason)
         case "promote":
             reason = f"all steps are through; {decision.reason}"
             step = _record(found, progress, f"promoting: {reason}", status="promoting", reason=reason)
         case _:
-            step = Step(progress=progress)
+            step = RolloutStep(progress=progress)
     return msgspec.structs.replace(step, decision=decision)
 
 
-def _begin(found: RegisteredRollout, known: Known) -> Step:
+def _begin(found: RegisteredRollout, known: Known) -> RolloutStep:
     champion = found.aliases.get(CHAMPION, "")
     if not champion or champion == found.version:
-        return Step()  # there is nothing to compare it with, or nothing to do
+        return RolloutStep()  # there is nothing to compare it with, or nothing to do
     try:
         spec = parse(found.tags.get(SPEC_TAG, ""))
     except InvalidInputError as error:
@@ -131,7 +131,7 @@ def _begin(found: RegisteredRollout, known: Known) -> Step:
             spec=RolloutSpec(), champion=champion, status="refused", began_s=known.now_s, since_s=known.now_s,
             reason=str(error),
         )  # fmt: skip
-        return Step(
+        return RolloutStep(
             (SetTag(found.version, PROGRESS_TAG, write_progress(refused)), *_missing(found, refused)),
             refused,
             f"refused: {error}",
@@ -142,7 +142,7 @@ def _begin(found: RegisteredRollout, known: Known) -> Step:
     return _advance(found, progress, known, f"begun beside champion {champion}")
 
 
-def _advance(found: RegisteredRollout, progress: Progress, known: Known, reason: str) -> Step:
+def _advance(found: RegisteredRollout, progress: Progress, known: Known, reason: str) -> RolloutStep:
     """To the next stage; a canary's first one begins once it is known what slow is."""
     stage = progress.stage + 1
     bounds = progress.bounds
@@ -152,7 +152,7 @@ def _advance(found: RegisteredRollout, progress: Progress, known: Known, reason:
             waiting = (
                 f"waits for {BOUND_REQUESTS:,} requests of the champion, to know how long they take; {seen:,} so far"
             )
-            return Step(progress=None if progress.stage < 0 else progress, decision=Decision("hold", waiting))
+            return RolloutStep(progress=None if progress.stage < 0 else progress, decision=Decision("hold", waiting))
         bounds = bounds_of(asked, known.champion_latency)
     return _record(
         found,
@@ -172,14 +172,16 @@ def bounds_of(metrics: Iterable[Metric], latency: Sequence[int]) -> dict[str, in
     return {metric: len(latency) - 2 if cell is None else cell for metric, cell in cells.items()}
 
 
-def _end(found: RegisteredRollout, progress: Progress, status: str, reason: str) -> Step:
+def _end(found: RegisteredRollout, progress: Progress, status: str, reason: str) -> RolloutStep:
     return _record(found, progress, f"{status.replace('_', ' ')}: {reason}", status=status, reason=reason)
 
 
-def _record(found: RegisteredRollout, progress: Progress, event: str, **changed: object) -> Step:
+def _record(found: RegisteredRollout, progress: Progress, event: str, **changed: object) -> RolloutStep:
     """A new record, and what follows from it."""
     after = msgspec.structs.replace(progress, **changed)
-    return Step((SetTag(found.version, PROGRESS_TAG, write_progress(after)), *_missing(found, after)), after, event)
+    return RolloutStep(
+        (SetTag(found.version, PROGRESS_TAG, write_progress(after)), *_missing(found, after)), after, event
+    )
 
 
 def _somebody_else(found: RegisteredRollout, progress: Progress) -> str | None:
@@ -199,7 +201,7 @@ def _somebody_else(found: RegisteredRollout, progress: Progress) -> str | None:
     return None
 
 
-def _command(found: RegisteredRollout, progress: Progress, known: Known) -> Step | None:
+def _command(found: RegisteredRollout, progress: Progress, known: Known) -> RolloutStep | None:
     """What somebody asked for, by a tag that goes when it is done."""
     asked = found.tags.get(COMMAND_TAG)
     if asked is None or progress.status == "promoting":
@@ -221,13 +223,13 @@ def _command(found: RegisteredRollout, progress: Progress, known: Known) -> Step
             # It names the stage that it leads out of, so that it is done once however often it is read.
             step = _forced(found, progress, known, by)
         case _:
-            step = Step(
+            step = RolloutStep(
                 progress=progress, event=f"{asked[:60]!r} is no command or is done; known are {', '.join(COMMANDS)}"
             )
     return msgspec.structs.replace(step, changes=(*step.changes, done))
 
 
-def _forced(found: RegisteredRollout, progress: Progress, known: Known, by: str) -> Step:
+def _forced(found: RegisteredRollout, progress: Progress, known: Known, by: str) -> RolloutStep:
     if not progress.is_last:
         return _advance(found, msgspec.structs.replace(progress, status="running"), known, f"advanced{by}")
     reason = f"promoted{by}, whatever is known"

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from penstock_server.access.gate import Caller, Gate
+from penstock_server.access.gate import AccessGate, Caller
 from penstock_server.access.identity import STRANGER
 from penstock_server.access.limits import depth_ns, interval_ns, key_of
 from penstock_server.call import Call
-from penstock_server.plain.callers import Bucket
+from penstock_server.plain.callers import CallerBucket
 from penstock_server.plain.requests import MAX_BYTES, PlainRequests
 from penstock_server.transport.native import NativeTransport
 
@@ -34,7 +34,7 @@ class KnownCallers:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: AccessGate,
         requests: PlainRequests,
         transport: NativeTransport,
         *,
@@ -73,8 +73,8 @@ class KnownCallers:
     def _until_ns(self, expires_s: float) -> int:
         return _NEVER_NS if expires_s == inf else self._now_ns() + int((expires_s - self._wall()) * _SECOND_NS)
 
-    def _bucket(self, caller: Caller) -> Bucket | None:
+    def _bucket(self, caller: Caller) -> CallerBucket | None:
         limit, name = caller.rights.limit, caller.identity.name
         if limit is None:
             return None
-        return Bucket(self._gate.buckets.address_of(name), key_of(name), interval_ns(limit), depth_ns(limit))
+        return CallerBucket(self._gate.buckets.address_of(name), key_of(name), interval_ns(limit), depth_ns(limit))

@@ -35,7 +35,7 @@ from penstock_server.sources.budget import Budget
 from penstock_server.sources.http_session import HttpSession, needs_mlflow
 from penstock_server.sources.mlflow_client import RegistryClient
 from penstock_server.sources.policy import by_policy, role_aliases
-from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, Registry
+from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, RegistryReader
 from penstock_server.sources.registry import WORKSPACE, redacted, source_name, sqlite_path
 from penstock_server.sources.rest_registry import RestRegistry
 from penstock_server.sources.settings import MAX_VERSIONS, FetchSettings, PolicySettings
@@ -71,7 +71,7 @@ class MlflowSource:
         models: Sequence[str] = (),
         cache_dir: Path | None = None,
         fetch: FetchSettings = FetchSettings(),  # noqa: B008 - frozen
-        registry: Registry | None = None,
+        registry: RegistryReader | None = None,
         policy: PolicySettings = PolicySettings(),  # noqa: B008 - frozen
     ) -> None:
         self._policy = policy
@@ -80,7 +80,7 @@ class MlflowSource:
         self.name = source_name(uri, models, workspace)
         self._uri = uri
         self._shown = redacted(uri)
-        self._registry_or_none: Registry | None = None if registry is None else by_policy(registry, policy)
+        self._registry_or_none: RegistryReader | None = None if registry is None else by_policy(registry, policy)
         self._models = tuple(dict.fromkeys(models))
         self._cache = VersionCache(
             cache_dir or paths.cache_dir(), f"{self._shown}#{workspace}" if workspace else self._shown
@@ -159,7 +159,7 @@ class MlflowSource:
         self._registry.write(model, expected, changes)
 
     @property
-    def _registry(self) -> Registry:
+    def _registry(self) -> RegistryReader:
         if self._registry_or_none is None:
             self._registry_or_none = by_policy(_registry_of(self._uri, self._shown, self._policy), self._policy)
         return self._registry_or_none
@@ -213,7 +213,7 @@ class _Reading:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistryReader,
         known: Mapping[tuple[str, str, str], RegisteredVersion],
         newest: Mapping[tuple[str, str, int], list[str]],
         policy: PolicySettings,
@@ -379,7 +379,7 @@ def _of_interest(models: Sequence[RegisteredModel]) -> Sequence[RegisteredModel]
     return chosen
 
 
-def _registry_of(uri: str, shown: str, policy: PolicySettings) -> Registry:
+def _registry_of(uri: str, shown: str, policy: PolicySettings) -> RegistryReader:
     """The lightest way to read this registry: mlflow's own costs 90 to 150 MB."""
     path = sqlite_path(uri)
     if path is not None:

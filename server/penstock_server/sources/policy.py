@@ -10,7 +10,7 @@ import msgspec
 
 from penstock.names import CANARY, CHAMPION, SHADOW, role_of
 from penstock_server.rollout.registered import Change, DeleteAlias, Expected, SetAlias
-from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, Registry
+from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, RegistryReader
 from penstock_server.sources.settings import PolicySettings
 
 
@@ -57,7 +57,7 @@ def role_aliases(policy: PolicySettings) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys([*(each.champion for each in policies), *suffixed])), list(suffixed)
 
 
-def by_policy(registry: Registry, policies: PolicySettings) -> Registry:
+def by_policy(registry: RegistryReader, policies: PolicySettings) -> RegistryReader:
     """The registry as the policies have it: itself where they say nothing, since all its models are read at each poll."""
     return registry if policies == PolicySettings() else PolicyRegistry(registry, policies)
 
@@ -65,7 +65,7 @@ def by_policy(registry: Registry, policies: PolicySettings) -> Registry:
 class PolicyRegistry:
     """Reads and writes a registry by the policies; see `registered.Registry`."""
 
-    def __init__(self, registry: Registry, policies: PolicySettings) -> None:
+    def __init__(self, registry: RegistryReader, policies: PolicySettings) -> None:
         self._registry = registry
         self._policies = policies
 

@@ -82,7 +82,7 @@ def all_pages(page_of: Callable[[str], tuple[Iterable[RegisteredModel], str]], s
     raise UnavailableError(f"the registry {shown} does not list its models: the list has no end")
 
 
-class Registry(Protocol):
+class RegistryReader(Protocol):
     """Reads one registry. Calls block, for a bounded time, and come from one thread.
 
     All raise `UnavailableError` when it does not answer. `model`, `version` and `artifact_uri` raise `NotFoundError` when

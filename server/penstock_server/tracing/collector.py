@@ -34,7 +34,7 @@ COMPRESSION: Final = ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OT
 """Compression costs as much as the rest of a span's way, so it is off unless it is asked for, as OpenTelemetry has it."""
 
 
-class RefusedError(Exception):
+class CollectorRefusedError(Exception):
     """The collector did not take a request.
 
     Attributes:
@@ -65,7 +65,7 @@ class Collector(Protocol):
     """Where spans go."""
 
     def send(self, request: bytes) -> Taken:
-        """Sends an `ExportTraceServiceRequest`; raises `RefusedError`."""
+        """Sends an `ExportTraceServiceRequest`; raises `CollectorRefusedError`."""
         ...
 
     def close(self) -> None:
@@ -107,9 +107,9 @@ class HttpCollector:
             with error:
                 retry_after_s = _seconds(error.headers.get("Retry-After", ""))
                 is_final = error.code not in _HTTP_AGAIN
-            raise RefusedError(f"HTTP {error.code}", is_final=is_final, retry_after_s=retry_after_s) from error
+            raise CollectorRefusedError(f"HTTP {error.code}", is_final=is_final, retry_after_s=retry_after_s) from error
         except (OSError, HTTPException) as error:
-            raise RefusedError(str(getattr(error, "reason", error)), is_final=False) from error
+            raise CollectorRefusedError(str(getattr(error, "reason", error)), is_final=False) from error
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -146,7 +146,7 @@ class GrpcCollector:
             reply = self._export(request, timeout=TIMEOUT_S, metadata=self._metadata, compression=self._compression)
         except self._error as error:
             code = error.code().name
-            raise RefusedError(f"{code}: {error.details()}", is_final=code not in _GRPC_AGAIN) from error
+            raise CollectorRefusedError(f"{code}: {error.details()}", is_final=code not in _GRPC_AGAIN) from error
         return _taken(reply)
 
     def close(self) -> None:

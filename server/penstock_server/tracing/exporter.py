@@ -22,7 +22,7 @@ import structlog
 
 from penstock_server import lifeline
 from penstock_server.log_setup import configure_logging
-from penstock_server.tracing.collector import Collector, RefusedError, collector_of, pairs_in
+from penstock_server.tracing.collector import Collector, CollectorRefusedError, collector_of, pairs_in
 from penstock_server.tracing.otlp import SpanEncoder, Spans, Value
 from penstock_server.tracing.settings import Service
 from penstock_server.tracing.span_file import SpanFile
@@ -97,7 +97,7 @@ class Exporter:
             count += batch[-1].total
         try:
             taken = self._collector.send(self._encoder.request(batch))
-        except RefusedError as error:
+        except CollectorRefusedError as error:
             self._refused(batch, count, error, now_s)
             return False
         if taken.message:
@@ -125,7 +125,7 @@ class Exporter:
         self._waiting_spans -= spans.total
         return spans
 
-    def _refused(self, batch: list[Spans], count: int, error: RefusedError, now_s: float) -> None:
+    def _refused(self, batch: list[Spans], count: int, error: CollectorRefusedError, now_s: float) -> None:
         if error.is_final:
             self._file.count(sent=0, failed=count)
         else:

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from penstock_server.access.credentials import Credentials, credentials_of
-from penstock_server.access.gate import Gate
+from penstock_server.access.gate import AccessGate
 from penstock_server.access.identity import STRANGER, Identity
 from penstock_server.access.jwt_tokens import keys_of_set
 from penstock_server.access.settings import AccessSettings, IssuerSettings, RuleSettings
@@ -29,8 +29,8 @@ TOKENS = {
 }
 
 
-def gate(issuer: TokenIssuer | None = None, clock: FakeClock | None = None) -> Gate:
-    made = Gate(SETTINGS, want_keys=WANTED.append, wall=clock or time.time)
+def gate(issuer: TokenIssuer | None = None, clock: FakeClock | None = None) -> AccessGate:
+    made = AccessGate(SETTINGS, want_keys=WANTED.append, wall=clock or time.time)
     keys = {} if issuer is None else {"corp": keys_of_set(issuer.key_set, "s")}
     made.use(credentials_of(SETTINGS, TOKENS if clock else {}, keys))
     return made
@@ -39,7 +39,7 @@ def gate(issuer: TokenIssuer | None = None, clock: FakeClock | None = None) -> G
 WANTED: list[str] = []
 
 
-def ask(gate: Gate, authorization: Sequence[str] = (), peer: tuple[str, ...] = (), model: str = "shop-1") -> str:
+def ask(gate: AccessGate, authorization: Sequence[str] = (), peer: tuple[str, ...] = (), model: str = "shop-1") -> str:
     caller = gate.caller(authorization, peer)
     gate.check(caller, "infer", model)
     return caller.identity.name
@@ -144,7 +144,7 @@ def test_the_log_says_why_once_a_second_and_nothing_of_the_token() -> None:
 
 def test_only_so_many_callers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock_server.access.gate.MOST_KNOWN", 2)
-    at = Gate(SETTINGS)
+    at = AccessGate(SETTINGS)
     at.use(Credentials({hash_of(str(n)): Identity(("token:shop",), inf) for n in range(9)}))
     for number in range(9):
         assert ask(at, [f"Bearer {number}"])

@@ -7,7 +7,7 @@ from penstock import inference_pb2 as pb
 from penstock.names import INFERENCE_SERVICE
 from penstock_server.access.audit import EVENT
 from penstock_server.access.credentials import Credentials
-from penstock_server.access.gate import Caller, Gate
+from penstock_server.access.gate import AccessGate, Caller
 from penstock_server.access.guard import Guard
 from penstock_server.access.identity import Identity
 from penstock_server.access.settings import AccessSettings, RuleSettings
@@ -64,8 +64,8 @@ def service() -> Service:
     return Service()
 
 
-def gate() -> Gate:
-    made = Gate(SETTINGS)
+def gate() -> AccessGate:
+    made = AccessGate(SETTINGS)
     made.use(Credentials(TOKENS))
     return made
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_server.access.limits import PLACES, WORDS, Buckets, key_of
+from penstock_server.access.limits import PLACES, WORDS, CallerBuckets, key_of
 from penstock_server.access.policy import Limit
 from penstock_server.errors import LimitedError
 
@@ -25,7 +25,7 @@ def time() -> Time:
     return Time()
 
 
-def taken(buckets: Buckets, name: str, limit: Limit) -> float:
+def taken(buckets: CallerBuckets, name: str, limit: Limit) -> float:
     """0 if a call was let through, else the seconds until one is."""
     try:
         buckets.take(name, limit)
@@ -35,7 +35,7 @@ def taken(buckets: Buckets, name: str, limit: Limit) -> float:
 
 
 def test_so_many_at_once_and_then_one_for_each_interval(time: Time) -> None:
-    buckets, limit = Buckets(now_ns=time), Limit(10, 3)
+    buckets, limit = CallerBuckets(now_ns=time), Limit(10, 3)
     assert [taken(buckets, "a", limit) for _ in range(4)] == [0, 0, 0, pytest.approx(0.1)]
     assert taken(buckets, "b", limit) == 0
     time.ns += SECOND // 10
@@ -46,17 +46,17 @@ def test_so_many_at_once_and_then_one_for_each_interval(time: Time) -> None:
 
 
 def test_a_slow_limit_lets_the_first_call_through(time: Time) -> None:
-    assert taken(Buckets(now_ns=time), "a", Limit(0.01, 1)) == 0
+    assert taken(CallerBuckets(now_ns=time), "a", Limit(0.01, 1)) == 0
 
 
 def test_workers_share_a_file(tmp_path: Path, time: Time) -> None:
-    one, other = (Buckets(tmp_path / "limits", now_ns=time) for _ in range(2))
+    one, other = (CallerBuckets(tmp_path / "limits", now_ns=time) for _ in range(2))
     assert taken(one, "a", Limit(1, 1)) == 0
     assert taken(other, "a", Limit(1, 1)) == pytest.approx(1)
 
 
 def test_a_full_bucket_gives_its_place_to_another(time: Time) -> None:
-    buckets = Buckets(now_ns=time)
+    buckets = CallerBuckets(now_ns=time)
     first = buckets.place("a")
     taken(buckets, "a", Limit(1, 1))
     other = next(f"n{number}" for number in range(10**6) if key_of(f"n{number}") % PLACES == key_of("a") % PLACES)
@@ -69,7 +69,7 @@ def test_a_full_bucket_gives_its_place_to_another(time: Time) -> None:
 
 
 def test_where_a_bucket_is_for_kernels(time: Time) -> None:
-    buckets = Buckets(now_ns=time)
+    buckets = CallerBuckets(now_ns=time)
     taken(buckets, "a", Limit(1, 1))
     words = (ctypes.c_int64 * WORDS).from_address(buckets.address_of("a"))
     assert list(words) == [key_of("a"), time.ns + SECOND]
@@ -78,7 +78,7 @@ def test_where_a_bucket_is_for_kernels(time: Time) -> None:
 
 
 def test_many_identities_have_buckets_of_their_own(time: Time) -> None:
-    buckets = Buckets(now_ns=time)
+    buckets = CallerBuckets(now_ns=time)
     names = [str(number) for number in range(5000)]
     assert [taken(buckets, name, Limit(1, 1)) for name in names] == [0] * len(names)
     assert all(taken(buckets, name, Limit(1, 1)) > 0 for name in names)
@@ -86,7 +86,7 @@ def test_many_identities_have_buckets_of_their_own(time: Time) -> None:
 
 
 def test_where_no_bucket_is_free_two_identities_share_one(time: Time) -> None:
-    buckets = Buckets(now_ns=time)
+    buckets = CallerBuckets(now_ns=time)
     for at in range(0, len(buckets.words), WORDS):
         buckets.words[at], buckets.words[at + 1] = -1, time.ns + SECOND
     assert buckets.place("a") == key_of("a") % PLACES * WORDS
@@ -96,7 +96,7 @@ def test_where_no_bucket_is_free_two_identities_share_one(time: Time) -> None:
 @given(st.lists(st.integers(0, SECOND // 2), max_size=60), st.integers(1, 20), st.integers(1, 5))
 def test_never_more_than_the_limit_in_any_time(pauses: list[int], per_s: int, at_once: int) -> None:
     time = Time()
-    buckets, times = Buckets(now_ns=time), []
+    buckets, times = CallerBuckets(now_ns=time), []
     for pause in pauses:
         time.ns += pause
         if taken(buckets, "a", Limit(per_s, at_once)) == 0:

@@ -13,7 +13,7 @@ import pytest
 from penstock import inference_pb2 as pb
 from penstock.names import INFERENCE_SERVICE
 from penstock_server.access.credentials import credentials_of
-from penstock_server.access.gate import Gate
+from penstock_server.access.gate import AccessGate
 from penstock_server.access.guard import Guard
 from penstock_server.access.identity import Identity
 from penstock_server.access.jwt_tokens import keys_of_set
@@ -41,7 +41,7 @@ TOKENS = {hash_of("good"): Identity(("token:shop",)), hash_of("slow"): Identity(
 class Guarded(Service):
     """Echoes what the guard lets through."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: AccessGate) -> None:
         super().__init__()
         self._guard = Guard(gate, refused=self.refusals.append)
 
@@ -62,14 +62,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def gate(issuer: TokenIssuer) -> Gate:
-    made = Gate(SETTINGS)
+def gate(issuer: TokenIssuer) -> AccessGate:
+    made = AccessGate(SETTINGS)
     made.use(credentials_of(SETTINGS, TOKENS, {"corp": keys_of_set(issuer.key_set, "s")}))
     return made
 
 
 @contextmanager
-def serving(kind: str, gate: Gate, settings: TransportSettings | None = None) -> Iterator[str]:
+def serving(kind: str, gate: AccessGate, settings: TransportSettings | None = None) -> Iterator[str]:
     with running(kind, Guarded(gate), settings) as (_, address):
         yield address
 
@@ -89,7 +89,7 @@ def refused(ask: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     return caught.value
 
 
-def test_tokens_are_asked_for(kind: str, gate: Gate, issuer: TokenIssuer) -> None:
+def test_tokens_are_asked_for(kind: str, gate: AccessGate, issuer: TokenIssuer) -> None:
     with serving(kind, gate) as address, grpc.insecure_channel(address) as channel:
         infer(channel, token="good")
         infer(channel, token=issuer.token())
@@ -101,7 +101,7 @@ def test_tokens_are_asked_for(kind: str, gate: Gate, issuer: TokenIssuer) -> Non
         assert refused(infer, channel, "other", "good").code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_a_limit_says_when_to_try_again(kind: str, gate: Gate) -> None:
+def test_a_limit_says_when_to_try_again(kind: str, gate: AccessGate) -> None:
     with serving(kind, gate) as address, grpc.insecure_channel(address) as channel:
         infer(channel, token="slow")
         error = refused(infer, channel, token="slow")
@@ -109,7 +109,7 @@ def test_a_limit_says_when_to_try_again(kind: str, gate: Gate) -> None:
         assert 0 < int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) <= 2000
 
 
-def test_a_stream_is_asked_for_each_message(kind: str, gate: Gate) -> None:
+def test_a_stream_is_asked_for_each_message(kind: str, gate: AccessGate) -> None:
     with serving(kind, gate) as address, grpc.insecure_channel(address) as channel:
         method = channel.stream_stream(OIP + "ModelStreamInfer", request_serializer=bytes, response_deserializer=bytes)
         messages = [pb.ModelInferRequest(model_name=name).SerializeToString() for name in ("shop", "shop", "other")]
@@ -136,7 +136,7 @@ def files(tls: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
-def test_a_verified_certificate_is_an_identity(kind: str, gate: Gate, files: Path, tls: Path) -> None:
+def test_a_verified_certificate_is_an_identity(kind: str, gate: AccessGate, files: Path, tls: Path) -> None:
     settings = TransportSettings(
         tls_certificate=files / "server.pem", tls_key=files / "server.key", tls_client_ca=files / "ca.pem"
     )
@@ -151,7 +151,7 @@ def test_a_verified_certificate_is_an_identity(kind: str, gate: Gate, files: Pat
             infer(channel, token="good")
 
 
-def test_tls_files_are_read_again(kind: str, gate: Gate, files: Path, tls: Path) -> None:
+def test_tls_files_are_read_again(kind: str, gate: AccessGate, files: Path, tls: Path) -> None:
     settings = TransportSettings(
         tls_certificate=files / "server.pem", tls_key=files / "server.key", tls_client_ca=files / "ca.pem"
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from penstock.names import VersionKey
 from penstock_server.batching.cost import Cost
 from penstock_server.capacity.estimate import BatchRuns, TurnCost, VersionLoad, capacity, distinct
-from penstock_server.capacity.meter import CapacityMeter, Counted, Reading, VersionReading, counted
+from penstock_server.capacity.meter import CapacityMeter, MeteredTotals, MeterReading, VersionReading, counted
 from penstock_server.metrics.counters import REFUSALS, CountersShape, SharedCounters, new_counters
 from penstock_server.metrics.recorder import Recorder
 
@@ -29,7 +29,7 @@ class Simulated:
         self.turn, self.model, self.rows = turn, model, rows
         self.at_s = 100.0
         self.busy = 0.0
-        self.counts = Counted(0, 0, 0, 0, 0, 0)
+        self.counts = MeteredTotals(0, 0, 0, 0, 0, 0)
 
     def second(self, requests: float, per_turn: float, *, refused: float = 0) -> None:
         turns = requests / per_turn
@@ -37,7 +37,7 @@ class Simulated:
         read = turns * distinct(CONNECTIONS, per_turn)
         self.busy += self.turn.turn_s * turns + self.turn.connection_s * read + self.turn.request_s * requests + model_s
         was = self.counts
-        self.counts = Counted(
+        self.counts = MeteredTotals(
             was.asked + requests + refused,
             was.answered + requests,
             was.rows + requests * self.rows,
@@ -47,8 +47,8 @@ class Simulated:
         )
         self.at_s += 1
 
-    def reading(self, runs: BatchRuns = RUNS, *, pid: int = 7, key: VersionKey = KEY) -> Reading:
-        return Reading(self.at_s, {pid: self.busy}, CONNECTIONS, [VersionReading(key, runs, self.counts, True)])
+    def reading(self, runs: BatchRuns = RUNS, *, pid: int = 7, key: VersionKey = KEY) -> MeterReading:
+        return MeterReading(self.at_s, {pid: self.busy}, CONNECTIONS, [VersionReading(key, runs, self.counts, True)])
 
     @property
     def fits(self) -> float:
@@ -143,7 +143,7 @@ def test_counters_that_begin_anew_count_nothing_below_zero() -> None:
     worker, found = Simulated(), meter()
     found.look(worker.reading())
     follow(found, worker, 20, 20_000, 20)
-    worker.counts = Counted(0, 0, 0, 0, 0, 0)
+    worker.counts = MeteredTotals(0, 0, 0, 0, 0, 0)
     worker.second(20_000, 20)
     found.look(worker.reading())
     assert found.known().ratio > 0
@@ -166,13 +166,13 @@ def test_a_thread_of_its_own_is_not_the_reactor_s_time() -> None:
     reactor = counts = 0.0
     for at in range(30):
         found.look(
-            Reading(
+            MeterReading(
                 float(at),
                 {7: reactor},
                 CONNECTIONS,
                 [
                     VersionReading(
-                        KEY, runs, Counted(counts, counts, counts, counts / 8, counts / 8 * 1.8e-3, 0.0), True
+                        KEY, runs, MeteredTotals(counts, counts, counts, counts / 8, counts / 8 * 1.8e-3, 0.0), True
                     )
                 ],
             )
@@ -192,10 +192,10 @@ def test_short_batches_of_a_version_that_is_alone_run_on_the_reactor() -> None:
     alone, beside = (meter() for _ in range(2))
     for at in range(30):
         n = 1000.0 * at
-        own = VersionReading(KEY, runs, Counted(n, n, n, n, n * 2e-4, n * 2e-4), True)
-        other = VersionReading(("n", "1"), RUNS, Counted(n / 100, n / 100, n / 100, n / 100, n * 1e-8, 0), True)
-        alone.look(Reading(float(at), {7: at * 0.25}, None, [own]))
-        beside.look(Reading(float(at), {7: at * 0.25}, None, [own, other]))
+        own = VersionReading(KEY, runs, MeteredTotals(n, n, n, n, n * 2e-4, n * 2e-4), True)
+        other = VersionReading(("n", "1"), RUNS, MeteredTotals(n / 100, n / 100, n / 100, n / 100, n * 1e-8, 0), True)
+        alone.look(MeterReading(float(at), {7: at * 0.25}, None, [own]))
+        beside.look(MeterReading(float(at), {7: at * 0.25}, None, [own, other]))
     assert beside.turn.turn_s > 2 * alone.turn.turn_s
 
 
@@ -215,7 +215,7 @@ def test_what_workers_counted_is_added_up() -> None:
     other.rows[0] += 20
     other.cache[1] += 20  # rows of answers that were kept
     found = counted([one, other], 8)
-    assert found == Counted(asked=8, answered=6, rows=113, batches=4, model_s=3.0, short_s=2.25)
+    assert found == MeteredTotals(asked=8, answered=6, rows=113, batches=4, model_s=3.0, short_s=2.25)
 
 
 def test_limits_of_streams_are_known() -> None:

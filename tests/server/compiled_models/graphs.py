@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock_server.compiled_models import graph, layout
-from penstock_server.compiled_models.program import Given, Program, Vectors, compile_graph
+from penstock_server.compiled_models.program import Given, ModelProgram, Vectors, compile_graph
 from penstock_server.kernels.processor import this_processor
 
 ML = "ai.onnx.ml"
@@ -93,7 +93,7 @@ def knows_positive_votes() -> bool:
     return bool(made.run(None, {"x": np.zeros((1, 2), np.float32)})[1][0, 0] == 0.75)
 
 
-def compiled(content: bytes, *, columns: int = 2, dtype: Any = np.float32, name: str = "x") -> Program:
+def compiled(content: bytes, *, columns: int = 2, dtype: Any = np.float32, name: str = "x") -> ModelProgram:
     kind = layout.SINGLE if np.dtype(dtype) == np.float32 else layout.DOUBLE
     return compile_graph(graph.read(content), Given(name, columns, kind), Vectors.of(this_processor().flags))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from penstock_server.compiled_models import layout
 from penstock_server.compiled_models.compiled_model import CompiledModel
-from penstock_server.compiled_models.program import Program
+from penstock_server.compiled_models.program import ModelProgram
 from penstock_server.compiled_models.proof import is_same
 from tests.examples import examples
 from tests.server.compiled_models.graphs import compiled, ensembles, model_of, node, regressor, rows_for, session
@@ -105,7 +105,7 @@ def plain() -> ModuleType:
 ENTRY = plain()
 
 
-def run(program: Program, matrix: NDArray[Any]) -> list[NDArray[Any]]:
+def run(program: ModelProgram, matrix: NDArray[Any]) -> list[NDArray[Any]]:
     """What the kernels make of a matrix, over memory that ends where it must."""
 
     def memory(words: NDArray[np.int64]) -> Any:

@@ -8,12 +8,12 @@ import numpy as np
 from penstock_server.control.champions import champion_signals
 from penstock_server.control.view import ServerView, VersionView
 from penstock_server.drift.report import DriftAlarm, ExpectedAccuracy, VersionDrift
-from penstock_server.labels.quality import Interval, Quality
+from penstock_server.labels.quality import Quality, QualityInterval
 from penstock_server.labels.report import Report, VersionQuality
 from penstock_server.labels.totals import LabelTotals, SubjectTotals, VersionLabels
 from penstock_server.metrics.prometheus import VersionSnapshot
 from penstock_server.models.artifact import Artifact
-from penstock_server.retraining.signals import Alarm, Estimate, Signals
+from penstock_server.retraining.signals import Estimate, SignalledAlarm, Signals
 
 VIEW = ServerView(
     versions=(
@@ -50,7 +50,7 @@ def test_signals_are_of_champions_and_leave_out_what_is_not_known() -> None:
     assert list(found) == [
         Signals(
             "fraud", "3", "abc", ("3", "4"), rows=12, published_s=created.timestamp(),
-            expected_accuracy=Estimate(0.9, 0.8, 0.95), alarms=(Alarm("age", 5.0),), alarmed_importance=0.4,
+            expected_accuracy=Estimate(0.9, 0.8, 0.95), alarms=(SignalledAlarm("age", 5.0),), alarmed_importance=0.4,
         ),
         Signals("plain", "1", "", ("1",)),
     ]  # fmt: skip
@@ -64,8 +64,8 @@ def test_labels_tell_accuracy_and_how_many_came_for_the_champions_answers() -> N
     known = Report(
         totals=LabelTotals(versions=(totals("champion", 7), totals("canary", 5))),
         qualities=(
-            VersionQuality("fraud", "3", "former", Quality(9, 1, accuracy=Interval(0.5, 0.4, 0.6))),
-            VersionQuality("fraud", "3", "abc", Quality(9, 2, accuracy=Interval(0.9, 0.8, 0.95))),
+            VersionQuality("fraud", "3", "former", Quality(9, 1, accuracy=QualityInterval(0.5, 0.4, 0.6))),
+            VersionQuality("fraud", "3", "abc", Quality(9, 2, accuracy=QualityInterval(0.9, 0.8, 0.95))),
         ),
     )
     found = champion_signals(VIEW, [], [], known, artifact=lambda _: None, identity=lambda _: None)

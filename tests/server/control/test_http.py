@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from penstock_server.access.audit import EVENT
 from penstock_server.access.credentials import Credentials
-from penstock_server.access.gate import Gate
+from penstock_server.access.gate import AccessGate
 from penstock_server.access.identity import Identity
 from penstock_server.access.settings import AccessSettings, RuleSettings
 from penstock_server.access.tokens import hash_of
@@ -233,7 +233,7 @@ NAMES = ("shop", "ops", "slow", "infer", "lead", "own")
 
 @asynccontextmanager
 async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
-    gate = Gate(RULES)
+    gate = AccessGate(RULES)
     gate.use(Credentials({hash_of(name): Identity((f"token:{name}",)) for name in NAMES}))
     admin = AdminServer(
         view=lambda: VIEW,
@@ -436,7 +436,7 @@ async def test_webhooks_wake_the_poll_whoever_may_read(tmp_path: Path) -> None:
         "X-MLflow-Timestamp": "1700000000",
         "X-MLflow-Signature": signature("a secret of the tests", "one", "1700000000", b"{}"),
     }
-    gate = Gate(RULES)
+    gate = AccessGate(RULES)
     async with serving(webhooks=taken, gate=gate) as address, aiohttp.ClientSession(address) as session:
 
         async def post(body: bytes, headers: dict[str, str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock_server.control import http_server
-from penstock_server.control.http_server import UNREAD_BYTES, HttpServer, Reply, Request, Stream
+from penstock_server.control.http_server import UNREAD_BYTES, HttpRequest, HttpServer, Reply, Stream
 from penstock_server.control.port import reserve_http
 from penstock_server.page.feed import Writes
 
@@ -23,7 +23,7 @@ class Port:
     address: tuple[str, int]
     server: HttpServer
     clock: Any
-    asked: list[Request] = field(default_factory=list)
+    asked: list[HttpRequest] = field(default_factory=list)
     slow: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
 
@@ -36,7 +36,7 @@ class Port:
         self.opened.release()
         return self.left.set
 
-    def answer(self, request: Request) -> Reply | Stream | Awaitable[Reply]:
+    def answer(self, request: HttpRequest) -> Reply | Stream | Awaitable[Reply]:
         self.asked.append(request)
         match request.path[0]:
             case "stream":
@@ -101,7 +101,7 @@ async def test_a_connection_is_kept_for_the_next_request(port: Port) -> None:
     client = await port.connect()
     client.send(b"GET /a%2Fb/c?d=1&e=%C3%BC HTTP/1.1\r\nAccept: text/plain\r\n\r\n")
     assert await client.reply() == (200, b"ok\n")
-    assert port.asked == [Request(("a/b", "c"), {"d": "1", "e": "ü"}, {"accept": "text/plain"})]
+    assert port.asked == [HttpRequest(("a/b", "c"), {"d": "1", "e": "ü"}, {"accept": "text/plain"})]
     client.send(b"HEAD / HTTP/1.1\r\n\r\n")
     assert b"Content-Length: 3" in await client.reader.readuntil(b"\r\n\r\n")
     client.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
@@ -188,7 +188,7 @@ async def test_who_keeps_the_server_waiting_is_disconnected(
     assert await _within(_until(lambda: not port.server._connections), TIMEOUT_S)
 
 
-def posted(request: Request) -> Reply:
+def posted(request: HttpRequest) -> Reply:
     return Reply(b"%d\n" % len(request.body))
 
 

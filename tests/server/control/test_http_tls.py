@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from penstock_server.control import http_server
-from penstock_server.control.http_server import HttpServer, Reply, Request
+from penstock_server.control.http_server import HttpRequest, HttpServer, Reply
 from penstock_server.control.port import reserve_http
 from penstock_server.transport.tls_files import TlsContext, TlsFiles
 
@@ -33,7 +33,7 @@ async def address(files: Path, tls: Path) -> AsyncIterator[Address]:
         requires_certificate=False,
     )
 
-    def answer(request: Request) -> Reply:
+    def answer(request: HttpRequest) -> Reply:
         return Reply(bytes(20_000_000) if request.path == ("large",) else ",".join(request.peer).encode())
 
     server = HttpServer(answer, tls=context.current, connections=4)

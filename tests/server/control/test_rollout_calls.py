@@ -13,7 +13,14 @@ from penstock_server.control.rollouts import RolloutView
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.rollout.decision import Decision
 from penstock_server.rollout.evidence import Evidence
-from penstock_server.rollout.progress import COMMAND_TAG, LEASE_TAG, PROGRESS_TAG, Entry, Progress, write_progress
+from penstock_server.rollout.progress import (
+    COMMAND_TAG,
+    LEASE_TAG,
+    PROGRESS_TAG,
+    HistoryEntry,
+    Progress,
+    write_progress,
+)
 from penstock_server.rollout.registered import Change, Expected
 from penstock_server.rollout.spec import RolloutSpec
 from tests.server.rollout.tagged import TaggedModel
@@ -23,7 +30,7 @@ PROGRESS = Progress(
 )
 EVIDENCE = Evidence({"requests": {"5": (1000, 19000)}, "errors": {"5": (5, 95)}, "first_errors": {"5": (5, 95)}})
 VIEW = RolloutView(
-    "m", "2", PROGRESS, (Entry(6.0, "5 %: begun"),), "here", is_acting=True, evidence=EVIDENCE,
+    "m", "2", PROGRESS, (HistoryEntry(6.0, "5 %: begun"),), "here", is_acting=True, evidence=EVIDENCE,
     decision=Decision("hold", "waits"), problem="",
 )  # fmt: skip
 DECLARED = RolloutView("n", "3", None, problem="the registry is away")

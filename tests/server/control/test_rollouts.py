@@ -13,7 +13,7 @@ from penstock_server.control.rollout_gauges import RolloutCollector
 from penstock_server.control.rollouts import RolloutController, RolloutView
 from penstock_server.errors import UnavailableError
 from penstock_server.metrics.counters import LATENCY_EDGES_S
-from penstock_server.rollout.decision import Health
+from penstock_server.rollout.decision import VersionHealth
 from penstock_server.rollout.evidence import Snapshot, VersionTotals, read_evidence
 from penstock_server.rollout.lease import LEASE_S
 from penstock_server.rollout.progress import COMMAND_TAG, EVIDENCE_TAG, LEASE_TAG, SPEC_TAG
@@ -95,13 +95,13 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     servers: dict[str, Traffic] = field(default_factory=dict)
     controllers: list[RolloutController] = field(default_factory=list)
-    health: Health = field(default_factory=Health)
+    health: VersionHealth = field(default_factory=VersionHealth)
 
     def server(self, name: str, **how: float) -> Traffic:
         self.servers[name] = Traffic(self.registry, name, self.clock(), **how)  # type: ignore[arg-type]
         return self.servers[name]
 
-    def controller(self, holder: str, health: Callable[[VersionKey], Health] | None = None) -> RolloutController:
+    def controller(self, holder: str, health: Callable[[VersionKey], VersionHealth] | None = None) -> RolloutController:
         seen: dict[str, RegisteredRollout] = {}
 
         async def refresh() -> None:
@@ -193,7 +193,7 @@ async def test_a_version_that_no_server_can_load_is_rolled_back() -> None:
     world.server("a")
     world.controller("one")
     await world.run(60, until=lambda: world.status == "running")
-    world.health = Health(is_ready=False, is_refused=True, reason="golden rows differ")
+    world.health = VersionHealth(is_ready=False, is_refused=True, reason="golden rows differ")
     await world.run(60, until=lambda: world.status == "rolled_back")
     assert "golden rows differ" in world.view.history[-1].text
 

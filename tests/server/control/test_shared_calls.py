@@ -19,9 +19,9 @@ from penstock_server.retraining.actions import Ended
 from penstock_server.retraining.event import Event
 from penstock_server.retraining.record import CALLS_TAG, LEASE_TAG, MAX_TAG_BYTES, MAX_TEXT, read_calls
 from penstock_server.retraining.retrainer import Retrainer
-from penstock_server.retraining.settings import DAY_S, ActionSettings, RetrainingSettings, RuleSettings
+from penstock_server.retraining.settings import DAY_S, ActionSettings, RetrainingRuleSettings, RetrainingSettings
 from penstock_server.retraining.signals import Signals
-from penstock_server.retraining.state import Call
+from penstock_server.retraining.state import RetrainingCall
 from tests.server.conftest import FakeClock
 from tests.server.control.test_lease_keeper import PolledRegistry
 
@@ -65,7 +65,7 @@ class World:
         self.servers += 1
         return Server(self, f"server-{self.servers}")
 
-    def calls(self) -> tuple[Call, ...]:
+    def calls(self) -> tuple[RetrainingCall, ...]:
         return read_calls(self.registry.tags.get(CALLS_TAG, ""))
 
 
@@ -78,7 +78,7 @@ class Server:
         self._seen = PolledRegistry()
         self.retrainer = Retrainer(
             RetrainingSettings(
-                {"always": RuleSettings("act", rows=1)}, {"act": ACTIONS[world.kind]},
+                {"always": RetrainingRuleSettings("act", rows=1)}, {"act": ACTIONS[world.kind]},
                 cooldown_s=0, flight_s=FLIGHT_S, per_day=PER_DAY,
             ),
             lambda: [Signals("m", "1", "abc", world.versions, rows=5)],

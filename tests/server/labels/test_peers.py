@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from penstock_server.labels import peers as peers_module
-from penstock_server.labels.peers import MOST_BATCHES, Peers, RefusedError, http_sender
+from penstock_server.labels.peers import MOST_BATCHES, PeerRefusedError, Peers, http_sender
 from penstock_server.labels.report import PeerCounts
 
 PLACES = np.array([3, 4])
@@ -56,7 +56,7 @@ def test_labels_are_passed_on_when_all_peers_have_them() -> None:
     assert second.sent.get(timeout=WAIT_S) == RECORDS.tobytes()
     until(lambda: peers.counts()["a"] == PeerCounts(2, 0))
     assert list(peers.taken()) == []
-    second.answers.put(RefusedError("busy", is_final=False))
+    second.answers.put(PeerRefusedError("busy", is_final=False))
     second.sent.get(timeout=WAIT_S)  # again
     second.answers.put(None)
     ((places, turns),) = until(peers.taken)
@@ -70,7 +70,7 @@ def test_what_a_peer_never_takes_is_given_up(is_final: bool, now_s: float) -> No
     sender = Sender()
     peers = Peers({"a": sender}, wait_s=5.0, clock=lambda: next(times, now_s))
     peers.offer(PLACES, TURNS, RECORDS)
-    sender.answers.put(RefusedError("no", is_final=is_final))
+    sender.answers.put(PeerRefusedError("no", is_final=is_final))
     until(lambda: peers.counts()["a"] == PeerCounts(0, 2))
     assert list(peers.taken()) == []
     peers.close()
@@ -122,13 +122,13 @@ def test_a_peer_is_shown_the_token() -> None:
 def test_what_a_status_says_of_another_try(status: int, is_final: bool) -> None:
     with (
         answering(status) as (address, _),
-        pytest.raises(RefusedError, match=f"HTTP status {status}: because") as caught,
+        pytest.raises(PeerRefusedError, match=f"HTTP status {status}: because") as caught,
     ):
         http_sender(address)(b"records")
     assert caught.value.is_final == is_final
 
 
 def test_a_peer_that_is_away_may_come_back() -> None:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(PeerRefusedError) as caught:
         http_sender("http://127.0.0.1:1")(b"records")
     assert not caught.value.is_final

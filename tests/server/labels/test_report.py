@@ -10,7 +10,7 @@ from penstock_server.errors import NotFoundError
 from penstock_server.labels import report as report_module
 from penstock_server.labels.answer import as_json
 from penstock_server.labels.gauges import LabelCollector
-from penstock_server.labels.quality import Interval, Quality
+from penstock_server.labels.quality import Quality, QualityInterval
 from penstock_server.labels.report import Kept, PeerCounts, Report, ReportReader, VersionQuality
 from penstock_server.labels.totals import (
     LabelTotals,
@@ -39,9 +39,9 @@ TOTALS = LabelTotals(
     {"fraud": 60.0},
 )
 QUALITIES = (
-    VersionQuality("fraud", "1", "a", Quality(50, 5, Interval(0.9, 0.8, 0.95), calibration_error=0.03)),
+    VersionQuality("fraud", "1", "a", Quality(50, 5, QualityInterval(0.9, 0.8, 0.95), calibration_error=0.03)),
     VersionQuality("fraud", "2", "new", Quality(1, 9)),
-    VersionQuality("fraud", "2", "old", Quality(8, 3, Interval(0.75, 0.4, 0.9))),
+    VersionQuality("fraud", "2", "old", Quality(8, 3, QualityInterval(0.75, 0.4, 0.9))),
 )
 REPORT = Report(
     1,

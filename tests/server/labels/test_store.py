@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock_server.labels.segment import INDEX, ROW, ROW_BYTES, Segment
-from penstock_server.labels.store import Place, Store
+from penstock_server.labels.store import LabelStore, Place
 
 MIB = 1024**2
 
@@ -32,7 +32,7 @@ def rows(keys: Any, *, time_ns: int = 0) -> NDArray[Any]:
 def test_all_rows_of_a_key_are_found(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]], capacity: int, asked: list[int]
 ) -> None:
-    store = Store(tmp_path_factory.mktemp("store"), 16 * MIB)
+    store = LabelStore(tmp_path_factory.mktemp("store"), 16 * MIB)
     store.capacity = capacity
     for batch in batches:
         store.append(rows(batch))
@@ -43,17 +43,17 @@ def test_all_rows_of_a_key_are_found(
     assert [asked[which] for which in found.which] == found.rows["key"].tolist()
     assert len(set(found.places.tolist())) == len(found.places)
     assert store.rows == len(every)
-    again = Store(store._folder, 16 * MIB, store.state)
+    again = LabelStore(store._folder, 16 * MIB, store.state)
     assert sorted(again.find(np.array(asked, np.uint64)).rows["key"].tolist()) == expected
 
 
 def test_rows_that_no_state_has_are_forgotten(tmp_path: Path) -> None:
-    store = Store(tmp_path, 16 * MIB)
+    store = LabelStore(tmp_path, 16 * MIB)
     store.capacity = 4
     store.append(rows([1, 2]))
     state = store.state
     store.append(rows([3, 4, 5, 6]))
-    again = Store(tmp_path, 16 * MIB, state)
+    again = LabelStore(tmp_path, 16 * MIB, state)
     assert again.rows == 2
     assert len(again.find(np.array([3, 5], np.uint64)).which) == 0
     again.append(rows([7]))
@@ -61,17 +61,17 @@ def test_rows_that_no_state_has_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_labels_of_a_step_that_did_not_end_are_taken_back(tmp_path: Path) -> None:
-    store = Store(tmp_path, 16 * MIB)
+    store = LabelStore(tmp_path, 16 * MIB)
     store.append(rows([1, 2]))
     found = store.find(np.array([1, 2], np.uint64))
     store.write(found.places[:1], "label_step", 5)
     store.write(found.places[1:], "label_step", 6)
-    again = Store(tmp_path, 16 * MIB, store.state, unsure=[store.segments[0].number], step=5)
+    again = LabelStore(tmp_path, 16 * MIB, store.state, unsure=[store.segments[0].number], step=5)
     assert sorted(again.find(np.array([1, 2], np.uint64)).rows["label_step"].tolist()) == [0, 5]
 
 
 def test_the_oldest_go_when_there_is_no_room_and_files_only_after_the_state_says_so(tmp_path: Path) -> None:
-    store = Store(tmp_path, 16 * MIB)
+    store = LabelStore(tmp_path, 16 * MIB)
     for turn in range(40):
         store.append(rows(np.arange(store.capacity), time_ns=turn))
         store.shed(0)
@@ -91,7 +91,7 @@ def test_the_oldest_go_when_there_is_no_room_and_files_only_after_the_state_says
 
 
 def test_rows_from_a_place_on_are_slices(tmp_path: Path) -> None:
-    store = Store(tmp_path, 16 * MIB)
+    store = LabelStore(tmp_path, 16 * MIB)
     store.capacity = 3
     store.append(rows(range(8)))
     first = store.segments[0].number

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from penstock_server.access.credentials import Credentials
-from penstock_server.access.gate import Gate
+from penstock_server.access.gate import AccessGate
 from penstock_server.access.identity import Identity
 from penstock_server.access.settings import AccessSettings, RuleSettings
 from penstock_server.access.tokens import hash_of
@@ -23,13 +23,13 @@ from penstock_server.control.view import ServerView, VersionView, WorkerView
 from penstock_server.drift.answer import DriftReport, as_json
 from penstock_server.drift.report import ColumnDrift, DriftAlarm, ExpectedAccuracy, VersionDrift
 from penstock_server.errors import NotFoundError
-from penstock_server.labels.quality import Interval, Quality
+from penstock_server.labels.quality import Quality, QualityInterval
 from penstock_server.labels.report import Report, VersionQuality
 from penstock_server.log_setup import Line
 from penstock_server.metrics.counters import CountersShape, SharedCounters, latency_bucket, new_counters
 from penstock_server.metrics.prometheus import VersionSnapshot
 from penstock_server.rollout.evidence import Evidence, Snapshot
-from penstock_server.rollout.progress import Entry, Progress
+from penstock_server.rollout.progress import HistoryEntry, Progress
 from penstock_server.rollout.spec import RolloutSpec
 from penstock_server.sources.combined_source import SourceState
 
@@ -88,7 +88,7 @@ class Shown:
     rollouts: list[RolloutView] = field(
         default_factory=lambda: [
             RolloutView(
-                "fares", "4", PROGRESS, (Entry(1.7e9, f"5 %: begun {HOSTILE}"),), "server a", True, EVIDENCE,
+                "fares", "4", PROGRESS, (HistoryEntry(1.7e9, f"5 %: begun {HOSTILE}"),), "server a", True, EVIDENCE,
                 problem=f"the registry says {HOSTILE}",
             ),
             RolloutView(HOSTILE, "2", replace_status(PROGRESS, "paused")),
@@ -97,7 +97,7 @@ class Shown:
     drift: DriftReport = field(default_factory=lambda: DriftReport((DRIFT,)))
     labels: Report | None = field(
         default_factory=lambda: Report(
-            qualities=(VersionQuality("fares", "3", "", Quality(900, int(1.7e18), Interval(0.9, 0.88, 0.92))),)
+            qualities=(VersionQuality("fares", "3", "", Quality(900, int(1.7e18), QualityInterval(0.9, 0.88, 0.92))),)
         )
     )
     lines: list[Line] = field(
@@ -154,7 +154,7 @@ def served(shown: Shown, *, asks: bool = True) -> Iterator[str]:
     thread.start()
 
     async def start() -> tuple[AdminServer, str]:
-        gate = Gate(RULES) if asks else None
+        gate = AccessGate(RULES) if asks else None
         if gate is not None:
             gate.use(Credentials({hash_of(name): Identity((f"token:{name}",)) for name in NAMES}))
         operations = Operations(

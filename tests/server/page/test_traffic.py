@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.metrics.counters import LATENCY_EDGES_S, REFUSALS, CountersShape, new_counters
-from penstock_server.page.traffic import Reading, Totals, Traffic, quantile, together, totals, traffic
+from penstock_server.page.traffic import Traffic, TrafficReading, TrafficTotals, quantile, together, totals, traffic
 
 CELLS = len(LATENCY_EDGES_S) + 1
 
@@ -51,8 +51,8 @@ def test_totals_are_those_of_all_workers_with_the_failures_that_are_the_servers_
 def test_what_is_between_two_readings(
     first: tuple[int, int, np.ndarray], last: tuple[int, int, np.ndarray], found: Traffic | None
 ) -> None:
-    before = Reading(5.0, {("m", "1"): Totals(*first)})
-    after = Reading(7.0, {("m", "1"): Totals(*last), ("m", "2"): Totals(*last)})
+    before = TrafficReading(5.0, {("m", "1"): TrafficTotals(*first)})
+    after = TrafficReading(7.0, {("m", "1"): TrafficTotals(*last), ("m", "2"): TrafficTotals(*last)})
     assert traffic(before, after).get(("m", "1")) == found
     assert ("m", "2") not in traffic(before, after)
     if found is not None:

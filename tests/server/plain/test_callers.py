@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from penstock_server.kernels import compiled
 from penstock_server.plain import layout
-from penstock_server.plain.callers import KNOWN_NS, Bucket, PlainCallers
+from penstock_server.plain.callers import KNOWN_NS, CallerBucket, PlainCallers
 from penstock_server.plain.kernel_set import KERNELS
-from penstock_server.plain.memory import Memory as Arrays
+from penstock_server.plain.memory import LaneMemory as Arrays
 from penstock_server.transport import layout as wire
 from tests.server.plain.uncompiled import Memory, kernels_over
 
@@ -177,7 +177,7 @@ def test_it_is_for_the_plans_and_the_time_that_were_allowed(world: World) -> Non
 def test_a_bucket_is_counted_where_it_is_the_callers(world: World) -> None:
     memory, kernels = world.memory, world.kernels["callers"]
     at = memory.add(struct.pack("<qq", 77, 0))
-    world.permit(b"Bearer a", bucket=Bucket(at, 77, 10, 25))
+    world.permit(b"Bearer a", bucket=CallerBucket(at, 77, 10, 25))
     world._load()
     row = memory.word(world.state + layout.T_CALLERS)
     taken = 0

@@ -14,7 +14,7 @@ from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.plain import layout
 from penstock_server.prediction.fusing import Fused, fused
-from penstock_server.prediction.outputs import Labels, Largest, OutputReader
+from penstock_server.prediction.outputs import LabelOutput, Largest, OutputReader
 from tests.server.prediction.plain_world import World, message
 
 Make = Callable[..., Fused | None]
@@ -58,10 +58,10 @@ SCORES = TensorInfo("scores", "FP32", (ANY, 2))
     ("reader", "outputs", "is_made"),
     [
         (OutputReader(None, 0), [SCORES], True),
-        (OutputReader(Labels(0), None), [LABEL], True),
+        (OutputReader(LabelOutput(0), None), [LABEL], True),
         (OutputReader(Largest(1), None), [LABEL, SCORES], True),
-        (OutputReader(Labels(0), None), [TensorInfo("label", "INT32", (ANY,))], False),
-        (OutputReader(Labels(0), None), [TensorInfo("label", "BYTES", (ANY,))], False),
+        (OutputReader(LabelOutput(0), None), [TensorInfo("label", "INT32", (ANY,))], False),
+        (OutputReader(LabelOutput(0), None), [TensorInfo("label", "BYTES", (ANY,))], False),
         (OutputReader(Largest(0), None), [TensorInfo("scores", "FP16", (ANY, 2))], False),
         (OutputReader(Largest(0), None), [TensorInfo("scores", "FP32", (ANY, ANY))], False),
     ],
@@ -85,13 +85,13 @@ def test_what_kernels_cannot_count_is_left_to_python(
     ],
 )
 def test_outputs_that_are_not_as_said_are_left_to_python(make: Make, arrays: list[Any], are_taken: bool) -> None:
-    made = make(OutputReader(Labels(0), None), LABEL, SCORES)
+    made = make(OutputReader(LabelOutput(0), None), LABEL, SCORES)
     assert made is not None
     assert made.takes(arrays) == are_taken
 
 
 def test_more_classes_than_cells_take_no_more_memory_each_time(make: Make) -> None:
-    made = make(OutputReader(Labels(0), None), LABEL)
+    made = make(OutputReader(LabelOutput(0), None), LABEL)
     assert made is not None
     made._report.classes(np.arange(2 * MAX_CLASSES))
     kept = len(made._kept)

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from penstock_server.access.credentials import Credentials
-from penstock_server.access.gate import Gate
+from penstock_server.access.gate import AccessGate
 from penstock_server.access.identity import Identity
 from penstock_server.access.settings import AccessSettings, RuleSettings
 from penstock_server.access.tokens import hash_of
@@ -49,7 +49,7 @@ def serving(fake_servable: Any, new_counters: Any) -> Any:
 
     @contextmanager
     def start(settings: TransportSettings | None = None) -> Iterator[Server]:
-        gate = Gate(SETTINGS)
+        gate = AccessGate(SETTINGS)
         gate.use(Credentials(TOKENS))
         server = Server(fake_servable, new_counters, settings or TransportSettings(), gate=gate)
         server.load("1", is_inline=True)

@@ -15,7 +15,7 @@ from penstock_server.models.onnx_file import Node, OnnxFile
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.outputs import (
     TOLERANCE,
-    Labels,
+    LabelOutput,
     Number,
     OutputReader,
     agreement,
@@ -174,9 +174,9 @@ NUMBERS = NumberCells((0.0,))
     [
         (None, [AnswerCells(NUMBERS)], [Number(2, 0)]),
         (None, [AnswerCells(NUMBERS), AnswerCells(NUMBERS, "label")], [Number(2, 0), Number(0, 1)]),
-        (Labels(0), [AnswerCells(ClassCells((0, 1))), AnswerCells(NUMBERS, "scores")], [Number(1, 1)]),
+        (LabelOutput(0), [AnswerCells(ClassCells((0, 1))), AnswerCells(NUMBERS, "scores")], [Number(1, 1)]),
         # The baseline of a version whose graph was no classifier's when it was published.
-        (Labels(0), [AnswerCells(NUMBERS), AnswerCells(NUMBERS, "scores")], [Number(1, 1)]),
+        (LabelOutput(0), [AnswerCells(NUMBERS), AnswerCells(NUMBERS, "scores")], [Number(1, 1)]),
         (None, [], []),
     ],
 )
@@ -203,7 +203,7 @@ class Counted:
 @pytest.mark.parametrize("is_drift", [True, False])
 def test_classes_are_always_counted_and_numbers_for_drift(is_drift: bool) -> None:
     report: Any = Counted()
-    reader = OutputReader(Labels(0), 1, (Number(1, 1), Number(0, 2)))
+    reader = OutputReader(LabelOutput(0), 1, (Number(1, 1), Number(0, 2)))
     count_arrays(report, reader, [LABELS, np.array([[0.25, 0.75], [0.5, 0.5]])], is_drift=is_drift)
     numbers = [(1, [0.75, 0.5]), (2, [2.0, 0.0])] if is_drift else []
     assert report.told == [([2, 0], is_drift), *numbers]
@@ -305,7 +305,7 @@ def test_one_answer_for_several_rows_is_compared_once(other: float, agrees: bool
 @pytest.mark.parametrize(
     ("reader", "expected"),
     [
-        (OutputReader(Labels(1), 0), [7, 8]),
+        (OutputReader(LabelOutput(1), 0), [7, 8]),
         (OutputReader(None, 0), [0.25, 0.75]),
         (OutputReader(None, None), None),
     ],

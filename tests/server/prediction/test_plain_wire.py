@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from penstock import inference_pb2 as pb
-from penstock_server.access.gate import Gate
+from penstock_server.access.gate import AccessGate
 from penstock_server.access.guard import Guard
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.clock import monotonic
@@ -74,7 +74,7 @@ class Server:
         new_counters: Any,
         settings: TransportSettings,
         *,
-        gate: Gate | None = None,
+        gate: AccessGate | None = None,
         **limits: Any,
     ) -> None:
         self._fake_servable = fake_servable

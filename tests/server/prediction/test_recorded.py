@@ -23,7 +23,7 @@ from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.plain import layout
 from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.encode import encoded_id, id_of
-from penstock_server.prediction.outputs import Labels, Largest, NamedLabels, OutputReader
+from penstock_server.prediction.outputs import LabelOutput, Largest, NamedLabels, OutputReader
 from penstock_server.prediction.records import PredictionReader, RecordFiles, prediction_reader
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.prediction.shadows import Shadows
@@ -286,12 +286,12 @@ def test_what_the_shadow_refuses_or_fails_on_is_not_recorded(
 
 def test_an_answer_whose_outputs_cannot_be_read_is_given_all_the_same(worlds: Worlds) -> None:
     for world in worlds():
-        world.executors["1"].records.reader = PredictionReader(Labels(7), None, None)  # type: ignore[union-attr]
+        world.executors["1"].records.reader = PredictionReader(LabelOutput(7), None, None)  # type: ignore[union-attr]
         assert asked(world, message([1.0, 2.0], id="a")) == []
 
 
 FLOATS = (TensorInfo("score", "FP32", (ANY, 1)), TensorInfo("scores", "FP64", (ANY, 3)))
-LABELS, SCORES = OutputReader(Labels(0), 1), OutputReader(Largest(0), 0)
+LABELS, SCORES = OutputReader(LabelOutput(0), 1), OutputReader(Largest(0), 0)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ LABELS, SCORES = OutputReader(Labels(0), 1), OutputReader(Largest(0), 0)
         (LABELS, [np.array([[1], [0]]), np.array([[0.25, 0.75], [0.5, 0.5]])], [1.0, 0.0], [0.75, 0.5]),
         (LABELS, [np.array([2, 0]), np.array([[0.25, 0.25, 0.5], [0.5, nan, 0.0]])], [2.0, 0.0], [0.5, nan]),
         (LABELS, [np.array([2, 0]), np.array([0.5])], [2.0, 0.0], [nan, nan]),
-        (OutputReader(Labels(0), None), [np.array([1, 0])], [1.0, 0.0], [nan, nan]),
+        (OutputReader(LabelOutput(0), None), [np.array([1, 0])], [1.0, 0.0], [nan, nan]),
         (SCORES, [np.array([[0.25, 0.75], [0.5, 0.5]])], [1.0, 0.0], [0.75, 0.5]),
         (SCORES, [np.zeros((0, 3))], [], []),
         (
@@ -342,7 +342,7 @@ def test_the_table_says_what_predictions_are(tmp_path: Path, fake_servable: Any)
     files = RecordFiles(tmp_path, 3, places=8)
     servable = fake_servable(key=("fraud", "3"))
     names = ("no", "yes")
-    readers = [OutputReader(Largest(0), 0), OutputReader(Labels(0), None), OutputReader(NamedLabels(0, {}), None)]
+    readers = [OutputReader(Largest(0), 0), OutputReader(LabelOutput(0), None), OutputReader(NamedLabels(0, {}), None)]
     servable.artifact = SimpleNamespace(manifest=SimpleNamespace(classes=names))
     for reader in readers:
         assert files.of(servable, reader, "abc") is not None

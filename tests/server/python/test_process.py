@@ -5,7 +5,16 @@ import pytest
 
 from penstock.tensors import from_raw
 from penstock_server.python import process
-from penstock_server.python.messages import Answered, Failed, Ready, Run, Start, command, encoded, event
+from penstock_server.python.messages import (
+    Answered,
+    PipelineFailed,
+    PipelineRun,
+    PipelineStart,
+    Ready,
+    command,
+    encoded,
+    event,
+)
 from tests.server.python import conftest as marked
 
 
@@ -15,7 +24,7 @@ def said(monkeypatch, content):
     monkeypatch.setattr(process.confine, "confine", lambda folder, memory_mib: ("limits",))
 
     def run(*commands, start=None):
-        given = [start or Start(marked.described(), content, "/none", 1), *commands]
+        given = [start or PipelineStart(marked.described(), content, "/none", 1), *commands]
         received = iter([*(command(encoded(each)) for each in given), None])
         events = []
         process.serve(lambda: next(received), lambda each: events.append(event(encoded(each))), ("no network",))
@@ -25,7 +34,7 @@ def said(monkeypatch, content):
 
 
 def test_it_loads_and_answers(said):
-    ready, answered = said(Run(marked.blocks_of(1, 2), 2))
+    ready, answered = said(PipelineRun(marked.blocks_of(1, 2), 2))
     assert ready == Ready(("no network", "limits"))
     (array,) = answered.arrays
     assert from_raw(array.raw, "FP64", array.shape).tolist() == [[2.0], [3.0]]
@@ -33,7 +42,7 @@ def test_it_loads_and_answers(said):
 
 def test_what_a_pipeline_raises_is_told_and_the_next_rows_are_answered(said):
     marks = (marked.REFUSE, marked.FAIL, marked.EXIT, 1)
-    _, refused, fault, left, answered = said(*(Run(marked.blocks_of(each), 1) for each in marks))
+    _, refused, fault, left, answered = said(*(PipelineRun(marked.blocks_of(each), 1) for each in marks))
     assert (refused.kind, refused.text) == ("refused", "ValueError: column 'x' is refused")
     assert (fault.kind, fault.text) == ("fault", "RuntimeError: secret")
     assert "in predict" in fault.trace
@@ -46,7 +55,7 @@ def test_a_lack_of_memory_is_told(said, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("penstock_server.python.answers.answers", answers)
-    assert said(Run(marked.blocks_of(1), 1))[1] == Failed("memory", "")
+    assert said(PipelineRun(marked.blocks_of(1), 1))[1] == PipelineFailed("memory", "")
 
 
 @pytest.mark.parametrize(
@@ -59,8 +68,8 @@ def test_a_lack_of_memory_is_told(said, monkeypatch):
     ids=["damaged", "cut off", "not installed"],
 )
 def test_what_does_not_load_is_told_and_ends_it(said, content, text):
-    (failed,) = said(Run(marked.blocks_of(1), 1), start=Start(marked.described(), content, "/none", 1))
-    assert isinstance(failed, Failed)
+    (failed,) = said(PipelineRun(marked.blocks_of(1), 1), start=PipelineStart(marked.described(), content, "/none", 1))
+    assert isinstance(failed, PipelineFailed)
     assert text in failed.text
 
 

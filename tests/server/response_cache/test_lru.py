@@ -1,7 +1,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from penstock_server.response_cache.lru import Entry, LeastRecentlyUsed
+from penstock_server.response_cache.lru import KeptEntry, LeastRecentlyUsed
 from tests.examples import examples
 
 KEYS = st.integers(0, 6)
@@ -12,7 +12,7 @@ def test_what_was_asked_for_longest_ago_makes_room() -> None:
     lru: LeastRecentlyUsed[str, int] = LeastRecentlyUsed(3)
     assert [lru.put(key, at, 1) for at, key in enumerate("abc")] == [[], [], []]
     assert lru.get("a") == 0
-    assert lru.put("d", 3, 2) == [("b", Entry(1, 1)), ("c", Entry(2, 1))]
+    assert lru.put("d", 3, 2) == [("b", KeptEntry(1, 1)), ("c", KeptEntry(2, 1))]
     assert (lru.get("a"), lru.get("b"), lru.get("d")) == (0, None, 3)
 
 
@@ -58,12 +58,12 @@ class Walk(RuleBasedStateMachine):
         gone = []
         while sum(size for _, _, size in self.kept) > self.lru.max_bytes:
             gone.append(self.kept.pop(0))
-        assert evicted == [(key, Entry(value, size)) for key, value, size in gone]
+        assert evicted == [(key, KeptEntry(value, size)) for key, value, size in gone]
 
     @rule(key=KEYS)
     def discard(self, key: int) -> None:
         found = self.pop(key)
-        assert self.lru.discard(key) == (None if found is None else Entry(*found[1:]))
+        assert self.lru.discard(key) == (None if found is None else KeptEntry(*found[1:]))
 
     @invariant()
     def the_bytes_are_those_of_its_entries(self) -> None:

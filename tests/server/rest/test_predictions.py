@@ -14,7 +14,7 @@ from penstock_server.rest.predictions import (
     predict_rows,
     predictions,
 )
-from penstock_server.rest.rows import Rows, signature_of
+from penstock_server.rest.rows import GivenRows, signature_of
 from tests.server.rest.models import columns_model, matrix_model
 
 COLUMNS = signature_of(columns_model())
@@ -29,15 +29,18 @@ def encoded(value: Any) -> bytes:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"features": [1.5, "NO", None]}, Rows(1, {}, [[1.5, "NO", None]], is_single=True)),
-        ({"features": [[1.5, "NO", None]]}, Rows(1, {}, [[1.5, "NO", None]])),
-        ([[1.5, "NO", None]], Rows(1, {}, [[1.5, "NO", None]])),
-        ({"amount": 1.5, "country": "NO", "at": None}, Rows(1, {n: (v[0],) for n, v in NAMED.items()}, is_single=True)),
-        ({"features": {"amount": 1.5}}, Rows(1, {"amount": (1.5,)}, is_single=True)),
-        (NAMED, Rows(1, NAMED)),
+        ({"features": [1.5, "NO", None]}, GivenRows(1, {}, [[1.5, "NO", None]], is_single=True)),
+        ({"features": [[1.5, "NO", None]]}, GivenRows(1, {}, [[1.5, "NO", None]])),
+        ([[1.5, "NO", None]], GivenRows(1, {}, [[1.5, "NO", None]])),
+        (
+            {"amount": 1.5, "country": "NO", "at": None},
+            GivenRows(1, {n: (v[0],) for n, v in NAMED.items()}, is_single=True),
+        ),
+        ({"features": {"amount": 1.5}}, GivenRows(1, {"amount": (1.5,)}, is_single=True)),
+        (NAMED, GivenRows(1, NAMED)),
     ],
 )
-def test_predict_takes_rows_as_people_write_them(body: Any, expected: Rows) -> None:
+def test_predict_takes_rows_as_people_write_them(body: Any, expected: GivenRows) -> None:
     assert predict_rows(encoded(body), COLUMNS) == expected
 
 
@@ -59,22 +62,22 @@ def test_what_predict_does_not_take_is_refused(body: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"dataframe_split": {"columns": list(NAMED), "index": [0], "data": [[1.5, "NO", None]]}}, Rows(1, NAMED)),
-        ({"dataframe_records": [{"amount": 1.5, "country": "NO", "at": None}]}, Rows(1, NAMED)),
-        ({"instances": [{"amount": 1.5, "country": "NO", "at": None}]}, Rows(1, NAMED)),
-        ({"inputs": NAMED, "params": {}}, Rows(1, NAMED)),
-        ({"inputs": [[1.5, "NO", None]]}, Rows(1, {}, [[1.5, "NO", None]])),
-        ({"dataframe_split": {"data": [[1.5, "NO", None]]}}, Rows(1, {}, [[1.5, "NO", None]])),
+        ({"dataframe_split": {"columns": list(NAMED), "index": [0], "data": [[1.5, "NO", None]]}}, GivenRows(1, NAMED)),
+        ({"dataframe_records": [{"amount": 1.5, "country": "NO", "at": None}]}, GivenRows(1, NAMED)),
+        ({"instances": [{"amount": 1.5, "country": "NO", "at": None}]}, GivenRows(1, NAMED)),
+        ({"inputs": NAMED, "params": {}}, GivenRows(1, NAMED)),
+        ({"inputs": [[1.5, "NO", None]]}, GivenRows(1, {}, [[1.5, "NO", None]])),
+        ({"dataframe_split": {"data": [[1.5, "NO", None]]}}, GivenRows(1, {}, [[1.5, "NO", None]])),
     ],
 )
-def test_invocations_take_mlflow_s_four_forms(body: Any, expected: Rows) -> None:
+def test_invocations_take_mlflow_s_four_forms(body: Any, expected: GivenRows) -> None:
     assert invocation_rows(encoded(body), "application/json", COLUMNS) == expected
 
 
 def test_invocations_take_csv() -> None:
     text = '\ufeffcountry,amount,at,extra\r\n"N,O",1.5,2026-01-31,x\r\n\r\n,,,\r\n'
     rows = invocation_rows(text.encode(), "text/csv; charset=utf-8", COLUMNS)
-    assert rows == Rows(
+    assert rows == GivenRows(
         2, {"country": ["N,O", None], "amount": [1.5, None], "at": ["2026-01-31", None], "extra": ["x", None]}
     )
 
@@ -102,7 +105,7 @@ def test_what_invocations_do_not_take_is_refused(body: Any, kind: str, said: str
 
 
 def test_instances_of_one_number_are_rows() -> None:
-    assert instance_rows(b'{"instances": [1, 2]}', MATRIX) == Rows(2, {}, [1, 2])
+    assert instance_rows(b'{"instances": [1, 2]}', MATRIX) == GivenRows(2, {}, [1, 2])
     with pytest.raises(InvalidInputError, match='"instances" or "inputs"'):
         instance_rows(b'{"rows": []}', MATRIX)
 
@@ -126,7 +129,7 @@ def reply(rows: int, *, explained: int = 0) -> bytes:
 
 
 def test_one_row_is_answered_by_itself() -> None:
-    assert predict_answer(reply(1, explained=1), Rows(1, {}, is_single=True)) == {
+    assert predict_answer(reply(1, explained=1), GivenRows(1, {}, is_single=True)) == {
         "model": "m", "version": "2", "role": "canary",
         "prediction": 0, "probability": 0.75, "probabilities": [0.25, 0.75],
         "attributions": {"of": "the log-odds", "base": [0.5], "columns": {"a": 0.0, "b": 1.0}},
@@ -135,20 +138,20 @@ def test_one_row_is_answered_by_itself() -> None:
 
 
 def test_several_rows_are_answered_in_order() -> None:
-    answer = predict_answer(reply(2, explained=2), Rows(2, {}))
+    answer = predict_answer(reply(2, explained=2), GivenRows(2, {}))
     assert answer["predictions"] == [0, 1]
     assert (answer["probability"], answer["probabilities"]) == ([0.75] * 2, [[0.25, 0.75]] * 2)
     assert answer["attributions"]["columns"] == [{"a": [0.0, 1.0], "b": [2.0, 3.0]}, {"a": [4.0, 5.0], "b": [6.0, 7.0]}]
-    assert predictions(reply(2), Rows(2, {})) == [0, 1]
+    assert predictions(reply(2), GivenRows(2, {})) == [0, 1]
 
 
 def test_a_regression_has_no_probability() -> None:
     message = pb.ModelInferResponse(model_name="m", raw_output_contents=[np.array([1.5, 2.5], "<f4").tobytes()])
     message.outputs.add(name="y", datatype="FP32", shape=[1, 2])
-    answer = predict_answer(message.SerializeToString(), Rows(1, {}, is_single=True))
+    answer = predict_answer(message.SerializeToString(), GivenRows(1, {}, is_single=True))
     assert answer == {"model": "m", "version": "", "role": "", "prediction": [1.5, 2.5]}
 
 
 def test_a_model_without_outputs_is_said() -> None:
     with pytest.raises(InvalidInputError, match="has no outputs"):
-        predictions(pb.ModelInferResponse().SerializeToString(), Rows(1, {}))
+        predictions(pb.ModelInferResponse().SerializeToString(), GivenRows(1, {}))

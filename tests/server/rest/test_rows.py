@@ -6,7 +6,7 @@ import pytest
 from penstock import inference_pb2 as pb
 from penstock.tensors import from_raw
 from penstock_server.errors import InvalidInputError
-from penstock_server.rest.rows import MISSING_TIME, Options, Rows, columns_of, message_of, rows_of, signature_of
+from penstock_server.rest.rows import MISSING_TIME, GivenRows, Options, columns_of, message_of, rows_of, signature_of
 from tests.server.rest.models import columns_model, image_model, matrix_model, tensors_model
 
 COLUMNS = signature_of(columns_model())
@@ -132,6 +132,6 @@ def test_columns_of_different_lengths_are_refused(value: Any) -> None:
 
 
 def test_no_rows_are_a_tensor_without_rows() -> None:
-    assert rows_of([], MATRIX) == Rows(0, {}, [])
+    assert rows_of([], MATRIX) == GivenRows(0, {}, [])
     request = pb.ModelInferRequest.FromString(message_of(MATRIX, rows_of([], MATRIX), Options()))
     assert list(request.inputs[0].shape) == [0, 2]

@@ -18,7 +18,7 @@ from penstock_server.rest.forms import ROW, Forms
 from penstock_server.rest.http import RequestReader
 from penstock_server.rest.kernel_set import KERNELS
 from penstock_server.rest.predictions import predict_answer, predict_rows
-from penstock_server.rest.rows import Input, Options, Rows, RowSignature, message_of
+from penstock_server.rest.rows import GivenRows, Input, Options, RowSignature, message_of
 from penstock_server.rest.steps import Example
 from tests.examples import examples
 
@@ -147,7 +147,7 @@ LABEL, SURE, VALUE = (
     TensorInfo("p", "FP32", (-1, 3)),
     TensorInfo("y", "FP64", (-1, 1)),
 )
-ONE: Final = Rows(1, {}, is_single=True)
+ONE: Final = GivenRows(1, {}, is_single=True)
 
 
 def reply_of(specs: tuple[TensorInfo, ...], arrays: list[Any]) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.retraining import actions
-from penstock_server.retraining.actions import Command, Ended, RefusedError, secrets_of, send
+from penstock_server.retraining.actions import ActionRefusedError, Command, Ended, secrets_of, send
 from penstock_server.retraining.event import Event
 from penstock_server.retraining.requests import Secrets, signature
 from penstock_server.retraining.settings import ActionSettings
@@ -70,7 +70,7 @@ def test_a_run_that_is_there_already_is_taken(receiver: Receiver) -> None:
 @pytest.mark.parametrize("status", [400, 401, 404, 409])
 def test_what_is_refused_is_not_tried_again(receiver: Receiver, status: int) -> None:
     receiver.answers = [(status, b"no: t0ken\nis \x1b[31mwrong" + b"x" * 1000, {})]
-    with pytest.raises(RefusedError, match=f"it answers {status}") as raised:
+    with pytest.raises(ActionRefusedError, match=f"it answers {status}") as raised:
         send(ActionSettings("kubeflow", url=receiver.url, pipeline="p", token_env="TOKEN"), EVENT, NOW)
     told = str(raised.value)
     assert "t0ken" not in told
@@ -88,7 +88,7 @@ def test_what_may_pass_is_tried_again(receiver: Receiver, status: int) -> None:
 
 def test_a_redirection_is_not_followed(receiver: Receiver) -> None:
     receiver.answers = [(307, b"", {"Location": f"{receiver.url}/elsewhere"})]
-    with pytest.raises(RefusedError, match="it answers 307"):
+    with pytest.raises(ActionRefusedError, match="it answers 307"):
         send(airflow(receiver), EVENT, NOW)
     assert len(receiver.got) == 1
 

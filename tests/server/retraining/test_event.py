@@ -1,14 +1,14 @@
 import json
 
 from penstock_server.retraining import event
-from penstock_server.retraining.signals import Alarm, Estimate, Signals
-from penstock_server.retraining.state import Call
+from penstock_server.retraining.signals import Estimate, SignalledAlarm, Signals
+from penstock_server.retraining.state import RetrainingCall
 
-CALL = Call("a1", "drift", "hook", "3", "abc", ("3",), "'age' has drifted for 2.0 h", 1_800_000_000.25)
+CALL = RetrainingCall("a1", "drift", "hook", "3", "abc", ("3",), "'age' has drifted for 2.0 h", 1_800_000_000.25)
 
 
 def test_an_event_says_what_and_why() -> None:
-    signals = Signals("fraud", "3", accuracy=Estimate(0.8, 0.7, 0.9), alarms=(Alarm("age", 1_799_992_800.0),))
+    signals = Signals("fraud", "3", accuracy=Estimate(0.8, 0.7, 0.9), alarms=(SignalledAlarm("age", 1_799_992_800.0),))
     made = event.event_of(CALL, signals, rows=7, labels=0, link="https://mlflow/x")
     assert json.loads(made.to_json()) == {
         "type": "penstock.retraining.requested",

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from penstock_server.errors import InvalidInputError
 from penstock_server.retraining.record import MAX_TAG_BYTES, MAX_TEXT, read_calls, write_calls
 from penstock_server.retraining.settings import DAY_S
-from penstock_server.retraining.state import Call
+from penstock_server.retraining.state import RetrainingCall
 
 NOW_S = 1_800_000_000.0
 
 
-def call(number: int, at_s: float, *, is_open: bool = False, text: str = "") -> Call:
-    return Call(
+def call(number: int, at_s: float, *, is_open: bool = False, text: str = "") -> RetrainingCall:
+    return RetrainingCall(
         f"{number:032x}", "rule", "action", "3", "i" * 64, ("3",), text, at_s, "sent" if is_open else "done", text,
         ended_s=None if is_open else at_s + 1,
     )  # fmt: skip

@@ -14,9 +14,9 @@ from penstock_server.retraining.actions import Ended
 from penstock_server.retraining.event import Event
 from penstock_server.retraining.gauges import RetrainingCollector
 from penstock_server.retraining.retrainer import ATTEMPTS, Alone, Retrainer, RetrainingStatus
-from penstock_server.retraining.settings import ActionSettings, Kind, RetrainingSettings, RuleSettings
+from penstock_server.retraining.settings import ActionSettings, Kind, RetrainingRuleSettings, RetrainingSettings
 from penstock_server.retraining.signals import Signals
-from penstock_server.retraining.state import Call
+from penstock_server.retraining.state import RetrainingCall
 
 FIRST_S = 1_800_000_000.0
 SIGNALS = Signals("fraud", "3", "abc", ("3",), rows=500)
@@ -30,7 +30,7 @@ ACTIONS: dict[Kind, ActionSettings] = {
 }
 
 
-RULE = RuleSettings("act", rows=500)
+RULE = RetrainingRuleSettings("act", rows=500)
 
 
 @dataclass
@@ -40,7 +40,7 @@ class World:
     file: Path | None = None
     kind: Kind = "webhook"
     settings: dict[str, Any] = field(default_factory=dict)
-    rule: RuleSettings = RULE
+    rule: RetrainingRuleSettings = RULE
     fleet: Any = None
     now_s: float = FIRST_S
     signals: Signals = SIGNALS
@@ -97,7 +97,7 @@ class Waiting(Alone):
         return False
 
 
-def look(world: World, retrainer: Retrainer, *, later_s: float = 0.0) -> tuple[Call, ...]:
+def look(world: World, retrainer: Retrainer, *, later_s: float = 0.0) -> tuple[RetrainingCall, ...]:
     world.now_s += later_s
     retrainer.look()
     return retrainer.status().models["fraud"].state.calls
@@ -233,7 +233,7 @@ def test_nothing_is_sent_while_it_cannot_be_written_down(tmp_path: Path) -> None
 
 
 def test_rows_are_written_down_once_in_a_while(tmp_path: Path) -> None:
-    world = World(tmp_path / "state.json", rule=RuleSettings("act", rows=1000))
+    world = World(tmp_path / "state.json", rule=RetrainingRuleSettings("act", rows=1000))
     retrainer = world.made()
     look(world, retrainer)
     world.signals = replace(SIGNALS, rows=700, labels=50)
@@ -262,8 +262,8 @@ def test_one_that_may_not_act_says_what_it_would(change: dict[str, Any], held: s
 
 
 def test_an_action_that_is_there_no_more_failed(tmp_path: Path) -> None:
-    call = Call("a", "rows", "former", "3", "abc", ("3",), "since", FIRST_S)
-    kept = states.State({"fraud": states.ModelState("3", "abc", FIRST_S, rows=500, calls=(call,))})
+    call = RetrainingCall("a", "rows", "former", "3", "abc", ("3",), "since", FIRST_S)
+    kept = states.RetrainingState({"fraud": states.ModelState("3", "abc", FIRST_S, rows=500, calls=(call,))})
     states.write(tmp_path / "state.json", kept)
     world = World(tmp_path / "state.json")
     (found,) = look(world, world.made())
@@ -271,7 +271,7 @@ def test_an_action_that_is_there_no_more_failed(tmp_path: Path) -> None:
 
 
 def test_models_without_a_rule_are_left_alone() -> None:
-    world = World(rule=RuleSettings("act", models=("other",), rows=1))
+    world = World(rule=RetrainingRuleSettings("act", models=("other",), rows=1))
     retrainer = world.made()
     retrainer.look()
     assert retrainer.status().models == {}

@@ -7,23 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.retraining import rules
-from penstock_server.retraining.settings import DAY_S, ActionSettings, RetrainingSettings, RuleSettings
-from penstock_server.retraining.signals import Alarm, Estimate, Signals
-from penstock_server.retraining.state import Call, ModelState
+from penstock_server.retraining.settings import DAY_S, ActionSettings, RetrainingRuleSettings, RetrainingSettings
+from penstock_server.retraining.signals import Estimate, SignalledAlarm, Signals
+from penstock_server.retraining.state import ModelState, RetrainingCall
 
 NOW = 1_800_000_000.0
 ACTIONS = {"hook": ActionSettings("command", command=("true",))}
 SIGNALS = Signals("fraud", "3", "abc", ("3",), rows=500, published_s=NOW - 10 * DAY_S)
-CALL = Call("id", "rule", "hook", "3", "abc", ("3",), "since", NOW - 60, "sent")
+CALL = RetrainingCall("id", "rule", "hook", "3", "abc", ("3",), "since", NOW - 60, "sent")
 
 
-def decided(rule: RuleSettings, signals: Signals = SIGNALS, calls: tuple[Call, ...] = (), **settings: Any) -> Any:
+def decided(
+    rule: RetrainingRuleSettings, signals: Signals = SIGNALS, calls: tuple[RetrainingCall, ...] = (), **settings: Any
+) -> Any:
     state = rules.seen(ModelState(calls=calls), signals, NOW)
     return rules.decide("rule", RetrainingSettings({"rule": rule}, ACTIONS, **settings), signals, state, NOW)
 
 
 BAD, GOOD, VAGUE = Estimate(0.8, 0.78, 0.82), Estimate(0.95, 0.94, 0.96), Estimate(0.8, 0.6, 0.95)
-DRIFTED = (Alarm("age", NOW - 7200), Alarm("", NOW - 60))
+DRIFTED = (SignalledAlarm("age", NOW - 7200), SignalledAlarm("", NOW - 60))
 
 
 @pytest.mark.parametrize(
@@ -51,18 +53,18 @@ DRIFTED = (Alarm("age", NOW - 7200), Alarm("", NOW - 60))
     ],
 )  # fmt: skip
 def test_conditions(condition: dict[str, Any], signals: dict[str, Any], is_met: bool, words: str) -> None:
-    found = decided(RuleSettings("hook", **condition), replace(SIGNALS, **signals))
+    found = decided(RetrainingRuleSettings("hook", **condition), replace(SIGNALS, **signals))
     assert (found.is_met, found.calls) == (is_met, is_met)
     assert words in found.reason
 
 
 def test_any_takes_one_condition_and_all_takes_all() -> None:
     one = {"rows": 500, "age_days": 99}
-    assert decided(RuleSettings("hook", **one)).reason == "500 rows were answered"
-    found = decided(RuleSettings("hook", combine="all", **one))
+    assert decided(RetrainingRuleSettings("hook", **one)).reason == "500 rows were answered"
+    found = decided(RetrainingRuleSettings("hook", combine="all", **one))
     assert not found.is_met
     assert found.reason == "version 3 is 10.0 days old, expected 99.0 days"
-    both = decided(RuleSettings("hook", combine="all", rows=1, age_days=1))
+    both = decided(RetrainingRuleSettings("hook", combine="all", rows=1, age_days=1))
     assert both.calls
     assert " and " in both.reason
 
@@ -70,7 +72,7 @@ def test_any_takes_one_condition_and_all_takes_all() -> None:
 DONE = msgspec.structs.replace(CALL, outcome="done", ended_s=NOW - 30)
 FAILED = msgspec.structs.replace(DONE, outcome="failed")
 ANOTHER = msgspec.structs.replace(DONE, rule="another")
-RULE = RuleSettings("hook", rows=1)
+RULE = RetrainingRuleSettings("hook", rows=1)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ RULE = RuleSettings("hook", rows=1)
         ((msgspec.structs.replace(DONE, at_s=NOW - DAY_S),) * 9, {}, ""),
     ],
 )  # fmt: skip
-def test_what_holds_a_rule_back(calls: tuple[Call, ...], settings: dict[str, Any], held: str) -> None:
+def test_what_holds_a_rule_back(calls: tuple[RetrainingCall, ...], settings: dict[str, Any], held: str) -> None:
     found = decided(RULE, calls=calls, **settings)
     assert found.is_met
     assert held in found.held

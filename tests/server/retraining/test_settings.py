@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.retraining.settings import ActionSettings, RetrainingSettings, RuleSettings
+from penstock_server.retraining.settings import ActionSettings, RetrainingRuleSettings, RetrainingSettings
 from penstock_server.settings import read_settings
 
 HOOK = ActionSettings("webhook", url="https://ci.example/hook", secret_env="HOOK_SECRET")
-RULE = RuleSettings("hook", age_days=30)
+RULE = RetrainingRuleSettings("hook", age_days=30)
 
 
 def test_rules_and_actions_are_read_from_the_file(tmp_path: Path) -> None:

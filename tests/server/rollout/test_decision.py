@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from penstock_server.rollout.decision import Health, decide
+from penstock_server.rollout.decision import VersionHealth, decide
 from penstock_server.rollout.evidence import Evidence
 from penstock_server.rollout.progress import Progress
 from penstock_server.rollout.spec import parse
@@ -20,7 +20,7 @@ GOOD = {
 BAD = {"requests": {"5": (5000, 95_000)}, "errors": {"5": (200, 950)}, "first_errors": {"5": (200, 950)}}
 FEW = {"requests": {"5": (999, 20_000), "50": (10, 10)}, "errors": {"5": (0, 0)}, "first_errors": {"5": (0, 0)}}
 FEW_ERRORS = {"requests": {"50": (9000, 9000)}, "errors": {"50": (12, 11)}, "first_errors": {"50": (12, 11)}}
-READY = Health()
+READY = VersionHealth()
 
 
 def progress(stage: int, since_s: float = 0.0, spec: object = SPEC) -> Progress:
@@ -34,9 +34,16 @@ def progress(stage: int, since_s: float = 0.0, spec: object = SPEC) -> Progress:
         (0, 600, GOOD, READY, "advance", "5 % is through"),
         (0, 600, FEW, READY, "hold", "999 of 1,000 requests at 5 %"),
         (0, 1, BAD, READY, "roll back", "errors: it fails on 4 % .* proven worse"),
-        (0, 600, GOOD, Health(is_ready=False, reason="is being tried"), "hold", "to be ready: is being tried"),
-        (0, 600, GOOD, Health(is_ready=False), "hold", "to be ready$"),
-        (0, 1, GOOD, Health(is_ready=False, is_refused=True, reason="golden rows differ"), "roll back", "golden rows differ"),
+        (0, 600, GOOD, VersionHealth(is_ready=False, reason="is being tried"), "hold", "to be ready: is being tried"),
+        (0, 600, GOOD, VersionHealth(is_ready=False), "hold", "to be ready$"),
+        (
+            0,
+            1,
+            GOOD,
+            VersionHealth(is_ready=False, is_refused=True, reason="golden rows differ"),
+            "roll back",
+            "golden rows differ",
+        ),
         (1, 600, GOOD, READY, "promote", "shown to be within 1.5 times"),
         (1, 600, FEW_ERRORS, READY, "hold", "not shown to be within"),
         (1, 86_401, GOOD, READY, "hold", "not through after 1 day: it keeps its share and waits for somebody"),
@@ -45,7 +52,12 @@ def progress(stage: int, since_s: float = 0.0, spec: object = SPEC) -> Progress:
     ],
 )  # fmt: skip
 def test_what_is_done_and_why(
-    stage: int, now_s: float, events: dict[str, dict[str, tuple[int, int]]], health: Health, action: str, said: str
+    stage: int,
+    now_s: float,
+    events: dict[str, dict[str, tuple[int, int]]],
+    health: VersionHealth,
+    action: str,
+    said: str,
 ) -> None:
     decision = decide(progress(stage), Evidence(events), health, now_s, distance_edges=EDGES)
     assert decision.action == action

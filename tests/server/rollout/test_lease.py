@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_server.rollout.lease import LEASE_S, Lease, holder_of, next_value
+from penstock_server.rollout.lease import LEASE_S, ModelLease, holder_of, next_value
 
 SETTLE_S = LEASE_S / 4
 
@@ -17,7 +17,7 @@ class Server:
     name: str
     tag: list[str]
     offset_s: float = 0.0
-    lease: Lease = field(default_factory=Lease)
+    lease: ModelLease = field(default_factory=ModelLease)
     frozen_until_s: float = 0.0
 
     def look(self, now_s: float) -> bool:

@@ -6,7 +6,7 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.rollout.progress import (
     MAX_TAG_BYTES,
     PROGRESS_TAG,
-    Entry,
+    HistoryEntry,
     Progress,
     is_out,
     read_history,
@@ -74,7 +74,7 @@ def test_a_version_is_out_once_its_rollout_failed(status: str, out: bool) -> Non
 
 @given(st.lists(st.tuples(st.floats(0, 2e9), st.text(max_size=400)), max_size=40))
 def test_a_history_keeps_its_newest_lines_and_fits_into_a_tag(lines: list[tuple[float, str]]) -> None:
-    entries = [Entry(*line) for line in lines]
+    entries = [HistoryEntry(*line) for line in lines]
     text = write_history(entries)
     assert len(text.encode()) <= MAX_TAG_BYTES
     kept = read_history(text)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_server.rollout.decision import Health
+from penstock_server.rollout.decision import VersionHealth
 from penstock_server.rollout.evidence import Evidence
 from penstock_server.rollout.progress import COMMAND_TAG, PROGRESS_TAG, SPEC_TAG, read_progress
 from penstock_server.rollout.registered import DeleteAlias, SetAlias, SetTag
-from penstock_server.rollout.step import Known, Step, next_step
+from penstock_server.rollout.step import Known, RolloutStep, next_step
 from tests.server.rollout.tagged import TaggedModel
 
 EDGES = (0.0, 1.0)
@@ -27,11 +27,13 @@ GOOD = Evidence(
     },
     (90, 0, 0),
 )
-READY = Health()
+READY = VersionHealth()
 BAD = Evidence({"requests": {"5": (5000, 95_000)}, "errors": {"5": (500, 950)}, "first_errors": {"5": (500, 950)}})
 
 
-def known(now_s: float, evidence: Evidence = GOOD, health: Health = READY, latency: tuple[int, ...] = LATENCY) -> Known:
+def known(
+    now_s: float, evidence: Evidence = GOOD, health: VersionHealth = READY, latency: tuple[int, ...] = LATENCY
+) -> Known:
     return Known(evidence, health, latency, now_s, EDGES)
 
 
@@ -41,7 +43,7 @@ def begun(spec: str = SPEC, now_s: float = 0.0) -> TaggedModel:
     return model
 
 
-def step(model: TaggedModel, now_s: float, evidence: Evidence = GOOD, **others: object) -> Step:
+def step(model: TaggedModel, now_s: float, evidence: Evidence = GOOD, **others: object) -> RolloutStep:
     found = next_step(model.found, known(now_s, evidence, **others))  # type: ignore[arg-type]
     model.make(found.changes)
     return found
@@ -100,13 +102,15 @@ def test_a_bad_version_is_rolled_back_by_one_write() -> None:
     ("health", "event"),
     [
         (
-            Health(is_ready=False, is_refused=True, reason="golden rows differ"),
+            VersionHealth(is_ready=False, is_refused=True, reason="golden rows differ"),
             "rolled back: the version cannot be served: golden",
         ),
-        (Health(is_ready=False, reason="is being tried"), ""),
+        (VersionHealth(is_ready=False, reason="is being tried"), ""),
     ],
 )
-def test_a_version_that_cannot_be_served_goes_back_and_one_that_is_not_ready_waits(health: Health, event: str) -> None:
+def test_a_version_that_cannot_be_served_goes_back_and_one_that_is_not_ready_waits(
+    health: VersionHealth, event: str
+) -> None:
     model = begun()
     step(model, 1)
     assert step(model, 100, health=health).event.startswith(event)
@@ -133,7 +137,7 @@ def test_a_wrong_declaration_is_refused_once_and_nothing_is_served() -> None:
 @pytest.mark.parametrize("champion", [None, "2"])
 def test_without_another_champion_nothing_begins(champion: str | None) -> None:
     model = TaggedModel({"candidate": "2", **({"champion": champion} if champion else {})}, {SPEC_TAG: SPEC})
-    assert step(model, 0) == Step()
+    assert step(model, 0) == RolloutStep()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_what_somebody_does_by_hand_ends_it(change: object, status: str, reason:
     assert not step(model, 3).changes
 
 
-def commanded(model: TaggedModel, command: str, now_s: float, evidence: Evidence = GOOD) -> Step:
+def commanded(model: TaggedModel, command: str, now_s: float, evidence: Evidence = GOOD) -> RolloutStep:
     model.tags[COMMAND_TAG] = command
     found = step(model, now_s, evidence)
     assert COMMAND_TAG not in model.tags

@@ -5,7 +5,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from penstock_server.tracing.collector import RefusedError, Taken, collector_of, pairs_in
+from penstock_server.tracing.collector import CollectorRefusedError, Taken, collector_of, pairs_in
 from tests.server.tracing.receivers import Received, grpc_collector, http_collector
 
 REQUEST = ExportTraceServiceRequest()
@@ -85,7 +85,7 @@ def test_which_answers_over_http_mean_that_it_may_be_sent_again(
 ) -> None:
     with http_collector() as received:
         received.refusals.append((status, headers))
-        with pytest.raises(RefusedError, match=str(status)) as caught:
+        with pytest.raises(CollectorRefusedError, match=str(status)) as caught:
             collector_of(received.address, "http/protobuf", {}).send(BYTES)
     assert (caught.value.is_final, caught.value.retry_after_s) == (is_final, retry_after_s)
 
@@ -104,7 +104,7 @@ def test_which_answers_over_http_mean_that_it_may_be_sent_again(
 def test_which_codes_mean_that_it_may_be_sent_again(code: grpc.StatusCode, is_final: bool) -> None:
     with grpc_collector() as received:
         received.refusals.append(code)
-        with pytest.raises(RefusedError, match=code.name) as caught:
+        with pytest.raises(CollectorRefusedError, match=code.name) as caught:
             collector_of(received.address, "grpc", {}).send(BYTES)
     assert caught.value.is_final == is_final
 
@@ -112,7 +112,7 @@ def test_which_codes_mean_that_it_may_be_sent_again(code: grpc.StatusCode, is_fi
 def test_nobody_there_may_come_back(protocol: str) -> None:
     with (grpc_collector if protocol == "grpc" else http_collector)() as gone:
         address = gone.address
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(CollectorRefusedError) as caught:
         collector_of(address, protocol, {}).send(BYTES)
     assert not caught.value.is_final
 

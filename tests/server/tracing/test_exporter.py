@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from penstock_server.tracing import exporter as module
 from penstock_server.tracing import span_file
-from penstock_server.tracing.collector import RefusedError, Taken
+from penstock_server.tracing.collector import CollectorRefusedError, Taken
 from penstock_server.tracing.exporter import (
     BATCH_SPANS,
     FIRST_PAUSE_S,
@@ -25,7 +25,7 @@ class FakeCollector:
 
     def __init__(self) -> None:
         self.taken: list[list[int]] = []
-        self.refusals: list[RefusedError] = []
+        self.refusals: list[CollectorRefusedError] = []
         self.said = Taken()
         self.is_closed = False
 
@@ -102,7 +102,7 @@ def test_many_spans_are_several_requests(world: World, monkeypatch: pytest.Monke
 
 
 def test_what_was_refused_is_sent_again_later_and_later(world: World) -> None:
-    world.collector.refusals = [RefusedError("no", is_final=False) for _ in range(3)]
+    world.collector.refusals = [CollectorRefusedError("no", is_final=False) for _ in range(3)]
     world.write(1)
     with capture_logs() as logs:
         world.step(0.0)
@@ -119,7 +119,7 @@ def test_what_was_refused_is_sent_again_later_and_later(world: World) -> None:
 
 
 def test_a_collector_says_when_it_may_be_asked_again_but_not_for_ever(world: World) -> None:
-    world.collector.refusals = [RefusedError("later", is_final=False, retry_after_s=1e9)]
+    world.collector.refusals = [CollectorRefusedError("later", is_final=False, retry_after_s=1e9)]
     world.write(1)
     world.step(0.0)
     world.step(LONGEST_PAUSE_S - 0.1)
@@ -129,7 +129,7 @@ def test_a_collector_says_when_it_may_be_asked_again_but_not_for_ever(world: Wor
 
 
 def test_what_is_refused_for_good_is_dropped_and_counted(world: World) -> None:
-    world.collector.refusals = [RefusedError("HTTP 400", is_final=True)]
+    world.collector.refusals = [CollectorRefusedError("HTTP 400", is_final=True)]
     world.write(1, 2)
     world.step(0.0)
     world.write(3)
@@ -140,7 +140,7 @@ def test_what_is_refused_for_good_is_dropped_and_counted(world: World) -> None:
 
 def test_only_so_many_wait_and_the_oldest_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITING_SPANS", 3)
-    world.collector.refusals = [RefusedError("no", is_final=False)]
+    world.collector.refusals = [CollectorRefusedError("no", is_final=False)]
     world.write(1, 2)
     world.step(0.0)
     world.write(3, 4, 5)
@@ -169,7 +169,7 @@ def test_the_end_sends_what_is_left_and_closes(world: World) -> None:
 
 
 def test_the_end_does_not_wait_for_a_collector_that_is_gone(world: World) -> None:
-    world.collector.refusals = [RefusedError("no", is_final=False)]
+    world.collector.refusals = [CollectorRefusedError("no", is_final=False)]
     world.write(1, 2)
     world.exporter.finish(0.0)
     assert world.file.counts() == (0, 2, 0)

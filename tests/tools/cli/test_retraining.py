@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.retraining.requests import signature
 from penstock_server.retraining.retrainer import ModelStatus, RetrainingStatus
-from penstock_server.retraining.rules import Decision
-from penstock_server.retraining.state import Call, ModelState
+from penstock_server.retraining.rules import RuleDecision
+from penstock_server.retraining.state import ModelState, RetrainingCall
 from penstock_tools.cli.app import app
 from penstock_tools.client_commands import http
 from tests.server.retraining.conftest import receiver
@@ -15,13 +15,13 @@ from tests.server.retraining.conftest import receiver
 __all__ = ["receiver"]
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-CALL = Call(
+CALL = RetrainingCall(
     "a", "drift", "train", "3", "abc", ("3",), "since", 1_800_000_000.0, "failed", "it answers 401", ended_s=1.0
 )
 STATUS = RetrainingStatus(
     {
         "fraud": ModelStatus(
-            (Decision("drift", "fraud", True, "'age' has drifted for 2.0 h", "it failed 1.0 min ago"),),
+            (RuleDecision("drift", "fraud", True, "'age' has drifted for 2.0 h", "it failed 1.0 min ago"),),
             ModelState("3", "abc", calls=(CALL,)),
         )
     },

@@ -5,7 +5,7 @@ import msgspec
 from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.rollout.evidence import Evidence
 from penstock_server.rollout.experiment import ArmTotals, compared
-from penstock_server.rollout.progress import Entry, Progress
+from penstock_server.rollout.progress import HistoryEntry, Progress
 from penstock_server.rollout.shares import all_or_none
 from penstock_server.rollout.spec import RolloutSpec
 from penstock_tools.rollout.fetch import Served
@@ -20,7 +20,7 @@ EVIDENCE = Evidence(
     shadow=(950, 50, 0),
     differing=all_or_none(950, 50),
 )
-ROLLOUT = shown(RolloutView(NAME, "4", PROGRESS, (Entry(0.0, "shadow: begun <i>"),), "here", evidence=EVIDENCE))
+ROLLOUT = shown(RolloutView(NAME, "4", PROGRESS, (HistoryEntry(0.0, "shadow: begun <i>"),), "here", evidence=EVIDENCE))
 SLOW = {"p50": 500, "p95": 50, "p99": 10}
 EXPERIMENT = msgspec.to_builtins(
     compared(

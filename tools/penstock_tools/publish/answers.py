@@ -20,7 +20,7 @@ from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.signature import TensorInfo
 from penstock_server.models.watched_answers import FLOATS, can_be_watched
-from penstock_server.prediction.outputs import Labels, Largest, Number, OutputReader, output_reader
+from penstock_server.prediction.outputs import LabelOutput, Largest, Number, OutputReader, output_reader
 
 CONFIDENCE = "confidence"
 
@@ -112,7 +112,9 @@ class Answers:
                 f"the hold-out has the label {unknown!r}, expected one of {', '.join(map(repr, [*places][:10]))}"
             )
         # Labels that are whole numbers are what the output holds; of all others it holds, or is, the place.
-        is_place = not isinstance(self.reader.classes, Labels) or any(isinstance(label, str) for label in self._labels)
+        is_place = not isinstance(self.reader.classes, LabelOutput) or any(
+            isinstance(label, str) for label in self._labels
+        )
         codes = (places.get(label, label) if is_place else label for label in truth)
         pairs = zip(codes, predicted.tolist(), strict=True)
         return np.array([code == found for code, found in pairs], np.bool_)

@@ -28,7 +28,7 @@ from penstock_server.models.execution import CPU, ExecutionSettings
 from penstock_server.models.loader import load
 from penstock_server.models.manifest import MAX_THREADS, GraphOptimization
 from penstock_server.models.servable import Servable
-from penstock_server.prediction.outputs import Labels, output_reader
+from penstock_server.prediction.outputs import LabelOutput, output_reader
 from penstock_tools.progress import Report
 from penstock_tools.publish import logged, onnx, onnx_graph, reduced
 from penstock_tools.publish.onnx_graph import Graph
@@ -322,7 +322,7 @@ class _Accuracy:
     def _classes(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
         assert self._reader.classes is not None
         found = np.asarray(self._reader.classes(outputs)).reshape(-1)
-        if isinstance(self._reader.classes, Labels) and self._names:
+        if isinstance(self._reader.classes, LabelOutput) and self._names:
             # Such a graph says the labels themselves; the truth is by their places.
             places = {int(name): place for place, name in enumerate(self._names)}
             return np.array([places.get(int(value), -1) for value in found])

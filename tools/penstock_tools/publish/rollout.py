@@ -27,7 +27,7 @@ from penstock_server.rollout.progress import (
     LEASE_TAG,
     PROGRESS_TAG,
     SPEC_TAG,
-    Entry,
+    HistoryEntry,
     Progress,
     read_history,
     read_progress,
@@ -54,7 +54,7 @@ class Rollout:
     spec: RolloutSpec
     progress: Progress | None
     evidence: Evidence
-    history: tuple[Entry, ...]
+    history: tuple[HistoryEntry, ...]
     holder: str
 
     @property

@@ -23,7 +23,7 @@ from penstock_server.prediction.decode import decoder_of
 from penstock_server.prediction.outputs import (
     Agreement,
     ClassReader,
-    Labels,
+    LabelOutput,
     OutputReader,
     agreement,
     output_reader,
@@ -263,7 +263,7 @@ class ClassNames:
     def __init__(self, reader: ClassReader | None, names: tuple[str, ...]) -> None:
         self.names = names
         self.are_known = reader is not None
-        self._are_labels = isinstance(reader, Labels)
+        self._are_labels = isinstance(reader, LabelOutput)
         self._places = {name: place for place, name in enumerate(names)}
 
     def name(self, place: int) -> str:
