@@ -148,6 +148,39 @@ def test_a_fault_is_told_and_what_it_left_is_fetched_again(
     assert found(source.fetch("m", "1")) == FILES
 
 
+def link_to(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.write_bytes(GRAPH[:-1]), "'model.onnx' came as another than was published"),
+        (lambda path: path.write_bytes(GRAPH[:-1] + b"x"), "'model.onnx' came as another than was published"),
+        (lambda path: path.unlink(), "file 'model.onnx' is missing, which penstock/manifest.json names"),
+        (lambda path: path.write_bytes(bytes(200_000)), r"take more than 0\.1 MiB"),
+        (link_to, "its file 'model.onnx' is a symbolic link; expected regular files only"),
+    ],
+    ids=["cut", "changed", "gone", "too large", "elsewhere"],
+)
+def test_a_fault_of_a_folder_is_told_and_what_it_left_is_fetched_again(
+    make: Callable[[Path], Any], said: str, fake: FakeRegistry, source: MlflowSource, tmp_path: Path
+) -> None:
+    folder = tmp_path / "published"
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    fake.register("m", "1", source=folder.as_uri())
+    graph = folder / "model.onnx"
+    make(graph)
+    with pytest.raises(InvalidInputError, match=f"version 1 of model 'm' cannot be fetched: .*{said}"):
+        source.fetch("m", "1")
+    graph.unlink(missing_ok=True)
+    graph.write_bytes(GRAPH)
+    assert found(source.fetch("m", "1")) == FILES
+
+
 def test_a_version_that_is_not_all_there_yet_is_fetched_again(shelf: Shelf, source: MlflowSource) -> None:
     kept = shelf.server.files.copy(), shelf.server.pages.copy()
     for files in (shelf.server.files, shelf.server.pages):
