@@ -10,7 +10,7 @@ from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.frames import HEAD
 from penstock_server.rollout.plan import TrafficPlan
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 _pids = count(1000)
 
 

@@ -10,7 +10,7 @@ from penstock_server.control.airlock import Airlock
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 PASSED, BROKEN = Verdict(batching="rows"), Verdict("a golden request gets another answer")
 
 

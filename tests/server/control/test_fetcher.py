@@ -14,7 +14,7 @@ from penstock_server.leases import Lease
 from penstock_server.sources.source import VersionFiles
 
 ONE, TWO, THREE = ("m", "1"), ("m", "2"), ("m", "3")
-TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
 
 
 class FakeSource:

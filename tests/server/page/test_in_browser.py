@@ -1,5 +1,6 @@
 """The page in a real browser, Debian's Chromium: what it shows of a port, and what it has it do."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ FARES = ("fares", "3")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = debian.program("chromium", "chromium")
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         # In a container there is no sandbox within it, and little shared memory.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
@@ -99,10 +101,15 @@ def test_it_shows_what_there_is_and_names_stay_text(opens: Opens) -> None:
 
 def test_values_follow_the_traffic_and_states_what_happens(opens: Opens, shown: Shown) -> None:
     page = opens("look")
-    expect(page.locator("#rate")).to_have_text("0", timeout=5000)
+    expect(page.locator("#rate")).to_have_text("0")
     kept = page.locator("#versions tr").first.element_handle()
-    shown.answer(FARES, 100_000)
-    expect(page.locator("#versions tr").first.locator("td").nth(4)).not_to_have_text("0", timeout=5000)
+    rate = page.locator("#versions tr").first.locator("td").nth(4)
+    until_s = time.monotonic() + 20
+    # The rate is that of the last second: a browser on a busy machine may look again after it.
+    while rate.inner_text() == "0":
+        assert time.monotonic() < until_s
+        shown.answer(FARES, 100_000)
+        page.wait_for_timeout(200)
     expect(page.locator("#p99")).to_have_text("≤ 1.1 ms")
     shown.versions.insert(0, shown.versions[3])
     del shown.versions[4]
