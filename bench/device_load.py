@@ -1,4 +1,4 @@
-"""`python -m bench.device_load PROVIDER [SECONDS]`: the whole server on a device, such as cuda, and on the CPU, over loopback.
+"""`python -m bench.device_load PROVIDER [SECONDS [GRAPH...]]`: servers on a device, such as cuda, and on the CPU.
 
 One worker each, requests of one row, in closed loops of different width. Every answer of the first requests is compared with
 that of onnxruntime on the CPU. For each load it prints requests per second, p50 and p99, the rows of the batches that formed,
@@ -109,15 +109,16 @@ def main() -> int:
     """Measures and prints."""
     device = sys.argv[1] if len(sys.argv) > 1 else "cuda"
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 2.0
+    graphs = {name: MEASURED[name] for name in sys.argv[3:] or MEASURED}
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch, LoadPool(LOAD_PROCESSES) as pool:
         repository = Path(scratch) / "models"
-        for name, graph in MEASURED.items():
+        for name, graph in graphs.items():
             file = repository / name / "1" / "model.onnx"
             file.parent.mkdir(parents=True)
             file.write_bytes(graph.make())
         for provider in (CPU, device):
             with serving(repository, provider) as server:
-                for name, graph in MEASURED.items():
+                for name, graph in graphs.items():
                     print(f"{graph.about} on {provider}", flush=True)
                     sent = messages(name, graph)
                     inference.first_answer(server.grpc, sent[0], timeout_s=60)

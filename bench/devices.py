@@ -35,9 +35,10 @@ class Found:
     """A model on one provider.
 
     Attributes:
-        engine: what runs it.
+        engine: what runs it, and how requests are batched.
         batch_rows: the largest batch that a server would make.
         times_s: of the graph's sizes, or None where the batch is too large for the device.
+        changed_s: the same after a batch of another size, which onnxruntime may have to plan anew.
         cost: as fitted.
         answers: to the same rows for each provider.
     """
@@ -45,6 +46,7 @@ class Found:
     engine: str
     batch_rows: int
     times_s: tuple[float | None, ...]
+    changed_s: tuple[float | None, ...]
     cost: Cost
     answers: NDArray[Any]
 
@@ -60,19 +62,28 @@ def measured(graph: Measured, folder: Path, settings: ExecutionSettings, seconds
     servable, cost = loaded(folder, settings)
     limits, _ = resolve(BatchLimits(), cost, INLINE_S, is_on_device=servable.is_on_device, most_rows=servable.most_rows)
     times = tuple(_time_s(servable, graph.rows(rows), seconds / len(graph.sizes)) for rows in graph.sizes)
+    changed = tuple(
+        _time_s(servable, graph.rows(rows), seconds / len(graph.sizes), rows // 2 + 1) for rows in graph.sizes
+    )
     answers = servable.predict([graph.rows(ANSWERED_ROWS).tobytes()], ANSWERED_ROWS, None, None).arrays[-1]
     servable.close()
-    return Found(servable.engine, limits.most_rows, times, cost, answers)
+    how = "; ".join(filter(None, (servable.engine, "" if servable.batching is None else servable.batching.reason)))
+    return Found(how, limits.most_rows, times, changed, cost, answers)
 
 
-def _time_s(servable: Servable, rows: NDArray[Any], seconds: float) -> float | None:
-    """The median of what a batch takes, from its bytes to arrays; waiting for the device counts, so it is no CPU time."""
-    block = rows.tobytes()
+def _time_s(servable: Servable, rows: NDArray[Any], seconds: float, others: int = 0) -> float | None:
+    """The median of what a batch takes, from its bytes to arrays; waiting for the device counts, so it is no CPU time.
+
+    With `others`, each comes after a batch of so many of the rows, which is not timed.
+    """
+    block, other = rows.tobytes(), np.resize(rows, (others, *rows.shape[1:])).tobytes()
     times: list[float] = []
     started = time.perf_counter()
     while not times or time.perf_counter() - started < seconds:
-        begun = time.perf_counter()
         try:
+            if others:
+                servable.predict([other], others, None, None)
+            begun = time.perf_counter()
             servable.predict([block], len(rows), None, None)
         except PenstockError:
             return None
@@ -87,7 +98,9 @@ def table_of(graph: Measured, device: str, found: dict[str, Found]) -> str:
     for where, each in found.items():
         measured_us = (f"{'-' if took_s is None else f'{took_s * 1e6:,.0f}':>16}" for took_s in each.times_s)
         fitted_us = (f"{each.cost.of(rows) * 1e6:>16,.0f}" for rows in sizes)
+        changed_us = (f"{'-' if took_s is None else f'{took_s * 1e6:,.0f}':>16}" for took_s in each.changed_s)
         lines.append("".join([f"  {where}".ljust(24), *measured_us]))
+        lines.append("".join([f"  {where}, size changed".ljust(24), *changed_us]))
         lines.append("".join([f"  {where}, as fitted".ljust(24), *fitted_us]))
     for where, each in found.items():
         lines.append(f"  {where}: {each.engine}; batches of up to {each.batch_rows:,} rows")

@@ -23,12 +23,25 @@ def test_a_version_is_measured_as_a_server_loads_it(tmp_path: Path) -> None:
 
 
 def test_the_table_has_both_and_their_difference() -> None:
-    cpu = Found("onnxruntime", 256, (1e-4, 1e-4, 1e-3, 1e-2, 0.1), Cost(1e-4, 1e-5), np.array([1.0, -2.0]))
+    cpu = Found(
+        "onnxruntime",
+        256,
+        (1e-4, 1e-4, 1e-3, 1e-2, 0.1),
+        (1e-4, 1e-4, 1e-3, 1e-2, 0.1),
+        Cost(1e-4, 1e-5),
+        np.array([1.0, -2.0]),
+    )
     cuda = Found(
-        "onnxruntime on cuda: why", 4096, (1e-4, 1e-4, 1e-4, 2e-4, None), Cost(1e-4, 1e-7), np.array([1.0, -2.001])
+        "onnxruntime on cuda: why",
+        4096,
+        (1e-4, 1e-4, 1e-4, 2e-4, None),
+        (1e-3, 1e-3, 1e-3, 1e-3, None),
+        Cost(1e-4, 1e-7),
+        np.array([1.0, -2.001]),
     )
     table = devices.table_of(SMALL, "cuda", {CPU: cpu, "cuda": cuda})
     assert "cuda: onnxruntime on cuda: why; batches of up to 4,096 rows" in table
     assert "answers differ by up to 5.0e-04" in table
-    (measured,) = (line for line in table.splitlines() if line.split()[:1] == ["cuda"])
-    assert measured.split()[1:] == ["100", "100", "100", "200", "-"]
+    measured, changed = [line.split() for line in table.splitlines() if line.startswith(("  cuda  ", "  cuda, size"))]
+    assert measured[1:] == ["100", "100", "100", "200", "-"]
+    assert changed[1:] == ["size", "changed", "1,000", "1,000", "1,000", "1,000", "-"]

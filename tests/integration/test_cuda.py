@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,24 @@ def test_batches_are_as_large_as_the_device_is_good_for(name: str, loaded: Calla
     assert limits.most_rows >= 4 * cpu_limits.most_rows
     assert cost.of(64) * 4 < cpu_cost.of(64)
     assert not on_cpu.is_on_device
+
+
+def test_batches_of_all_sizes_take_no_longer_than_larger_ones(loaded: Callable[..., Any]) -> None:
+    """onnxruntime plans each convolution anew for each new size, which took 50 to 100 ms for this graph."""
+    servable, _ = loaded("convolutional")
+    assert ": in batches of 1, 4, 16, 64" in servable.engine, servable.engine
+    rows = NETWORKS["convolutional"].rows(64)
+    expected = answers(servable, rows)
+    took_s = []
+    for size in np.random.default_rng(3).integers(1, 64, 60):
+        started = perf_counter()
+        got = answers(servable, rows[:size])
+        took_s.append(perf_counter() - started)
+        assert apart(got, expected[:size]) < ROW_TOLERANCE
+    assert np.median(took_s) < 0.02
+    for name in ("perceptron", "transformer"):
+        other, _ = loaded(name)
+        assert "in batches of" not in other.engine, "nothing is planned for it"
 
 
 def test_what_does_not_fit_the_memory_is_batched_smaller_or_refused(loaded: Callable[..., Any]) -> None:

@@ -145,6 +145,7 @@ class Placement:
         nodes: how many it has.
         note: why it does not run on the provider that is preferred; "" where it does.
         is_told: there was a choice.
+        sizes: the rows of the batches that it runs in; empty where a batch of any size is run as it is.
     """
 
     devices: tuple[str, ...] = ()
@@ -152,6 +153,7 @@ class Placement:
     nodes: int = 0
     note: str = ""
     is_told: bool = False
+    sizes: tuple[int, ...] = ()
 
     @property
     def engine(self) -> str:
@@ -171,7 +173,8 @@ class Placement:
         elif engine == "onnxruntime":
             engine = self.engine
         parts = f"the CPU runs {self.on_cpu} of {self.nodes} nodes" if self.devices and self.on_cpu else ""
-        return ": ".join(filter(None, (engine, "; ".join(filter(None, (self.note, parts, why))))))
+        sizes = f"in batches of {', '.join(map(str, self.sizes))} rows" if self.sizes else ""
+        return ": ".join(filter(None, (engine, "; ".join(filter(None, (self.note, parts, sizes, why))))))
 
 
 def offered(settings: ExecutionSettings, available: Sequence[str]) -> tuple[str, ...]:

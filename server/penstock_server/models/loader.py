@@ -26,7 +26,7 @@ from penstock_server.explain.attributor import attributor_of
 from penstock_server.explain.explanation import Unexplained
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
-from penstock_server.models import independence, kernels, triton_config, warm_up_samples, watched_answers
+from penstock_server.models import independence, kernels, sized_batches, triton_config, warm_up_samples, watched_answers
 from penstock_server.models.artifact import FEATURES, Artifact, read, read_explanation
 from penstock_server.models.classes import known_strings
 from penstock_server.models.counting_servable import CountingServable, counts_apart
@@ -95,6 +95,8 @@ def load(
         golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
         servable.decide(independence.decide(servable, batching, golden_rows, known_strings(servable.model.file)))
         if isinstance(servable, OnnxServable):
+            if _take_sizes(servable, max_rows):
+                cost = _warm_up(servable, max_rows, _warming(servable))
             _explain(servable, max_rows)
         else:
             servable.unexplained = "it runs as Python, and only compiled models are explained"
@@ -160,6 +162,28 @@ def _take_kernels(servable: OnnxServable, threads: int, proven: Choice | None, r
     path = servable.artifact.model_path
     golden = _golden_matrix(servable)
     servable.kernels = kernels.kernels_of(servable.model, path, golden, threads=threads, proven=proven)
+
+
+def _take_sizes(servable: OnnxServable, max_rows: int) -> bool:
+    """Has a device run batches in a few sizes, where it is slow at each change of size and rows are independent."""
+    if not (servable.is_on_device and servable.is_batched) or max_rows < 2:
+        return False
+    model = servable.model
+    try:
+        is_slow = sized_batches.is_slow_at_changes(lambda rows: model.run(_feeds(servable, rows)))
+    except ModelFailedError:
+        return False  # on blank rows, which may be outside its domain
+    return is_slow and bool(model.run_in_sizes(partial(_feeds, servable), servable.most_rows or max_rows))
+
+
+def _feeds(servable: OnnxServable, rows: int) -> dict[str, NDArray[Any]]:
+    """Blank rows as the graph gets them."""
+    if servable.pipeline is not None:
+        matrix = np.zeros((rows, servable.pipeline.width), servable.pipeline.dtype)
+        return {servable.model.signature.inputs[0].name: matrix}
+    blocks, shapes = _blank(servable, rows)
+    inputs = servable.model.signature.inputs
+    return servable.model.feeds(blocks, shapes or [(rows, *(max(1, n) for n in spec.shape[1:])) for spec in inputs])
 
 
 def _golden_matrix(servable: OnnxServable) -> NDArray[Any] | None:

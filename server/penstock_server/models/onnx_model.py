@@ -27,15 +27,18 @@ from penstock_server.errors import (
     UnavailableError,
     first_line,
 )
-from penstock_server.models import execution, onnx_file
+from penstock_server.models import execution, onnx_file, sized_batches
 from penstock_server.models.declared_tensors import declared, signature_of
 from penstock_server.models.execution import CPU, PROVIDERS, ExecutionSettings, Placement
 from penstock_server.models.manifest import GraphOptimization
 from penstock_server.models.signature import ANY, GivenTensor, Signature, TensorInfo
+from penstock_server.models.sized_batches import SIZES, Feeds, Run, SizedBatches
 from penstock_server.models.triton_config import TritonConfig
 
 # Some builds record usage events; a server's requests are confidential.
 onnxruntime.disable_telemetry_events()
+# What goes wrong is raised as well, and logged in the server's own form. Of devices it reports what it gets by without, too.
+onnxruntime.set_default_logger_severity(4)
 
 _OrtValue: Final = onnxruntime.OrtValue
 _ONNX_BF16: Final = 16
@@ -104,7 +107,8 @@ class OnnxModel:
         options.graph_optimization_level = _LEVELS[graph_optimization]
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # Batches grow at load until a device has no memory for them, which is no error.
+        options.log_severity_level = 4 if settings.has_device else 3
         # A spinning thread pool would take the core that the batch scheduler needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.file = onnx_file.read(path)
@@ -116,6 +120,8 @@ class OnnxModel:
         except Exception as error:
             raise InvalidInputError(f"{path.name} cannot be loaded by onnxruntime: {first_line(error)}") from error
         self._session: Any = session
+        self._open = partial(_opened, source, options) if self.placement.devices else None
+        self._settings = settings
         self.config = config
         self.declared = declared(_signature(session, path), config)
         self.signature = self.declared.signature
@@ -128,7 +134,43 @@ class OnnxModel:
             raise InvalidInputError(
                 f"{path.name} has tensors of bfloat16 and of strings, which onnxruntime's Python cannot pass together"
             )
-        self._run: Callable[..., Any] = partial(_run_values, session, signature) if has_bf16 else session.run
+        self._has_bf16 = has_bf16
+        self._run: Run = self._runs(session)
+
+    def _runs(self, session: Any) -> Run:
+        run: Run = partial(_run_values, session, self.signature) if self._has_bf16 else session.run
+        return run
+
+    def run_in_sizes(self, feeds_of: Callable[[int], Feeds], most: int) -> tuple[int, ...]:
+        """From now on runs batches in a few sizes, each in a session of its own; rows must be independent of each other.
+
+        The sessions share the memory that the settings allow. The sizes are none where there is too little of it, where larger
+        batches of this graph are no cheaper, or where a configuration gives inputs other shapes.
+
+        Args:
+            feeds_of: inputs of so many rows, to measure with.
+            most: the largest batch.
+        """
+        if self._open is None or self.declared.reshaped:
+            return ()
+        settings = self._settings
+        if settings.memory_mib is not None:
+            settings = replace(settings, memory_mib=max(1, settings.memory_mib // len(SIZES)))
+
+        def open_run() -> Run:
+            assert self._open is not None
+            session, placement = self._open(settings)
+            if placement.devices != self.placement.devices:
+                raise UnavailableError(placement.note)
+            return self._runs(session)
+
+        sized = sized_batches.opened(open_run, self._outputs, feeds_of, most)
+        if not sized:
+            return ()
+        batches = SizedBatches(sized, frozenset(spec.name for spec in self.signature.inputs), most)
+        self._session, self._run, self._open = None, batches, None
+        self.placement = replace(self.placement, sizes=batches.sizes)
+        return batches.sizes
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for these inputs, in the signature's order.
@@ -154,7 +196,7 @@ class OnnxModel:
 
     def close(self) -> None:
         """Frees the session, and with it the memory on a device, whoever still has the model; a run that goes on ends first."""
-        self._session = None
+        self._session = self._open = None
         self._run = _refuse
 
     def feeds(self, blocks: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
@@ -210,6 +252,11 @@ def _refuse(*_: object) -> Any:
 def available() -> Sequence[str]:
     """The providers that the installed onnxruntime offers, by its own names."""
     return tuple(onnxruntime.get_available_providers())
+
+
+def version() -> str:
+    """The installed onnxruntime's, whichever package brought it: those for devices have other names."""
+    return str(onnxruntime.__version__)
 
 
 def _opened(source: str | bytes, options: Any, settings: ExecutionSettings) -> tuple[Any, Placement]:

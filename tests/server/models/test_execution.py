@@ -178,6 +178,12 @@ def test_a_session_gets_options_as_texts_and_the_cpu_last() -> None:
             "kernels up to 16 rows, else onnxruntime on cuda: fast",
         ),
         (Placement(("cuda",), 0, 7, is_told=True), "kernels: fast", False, "kernels: fast"),
+        (
+            Placement(("cuda",), 0, 7, is_told=True, sizes=(1, 4, 1024)),
+            "onnxruntime: why",
+            False,
+            "onnxruntime on cuda: in batches of 1, 4, 1024 rows; why",
+        ),
     ],
 )
 def test_the_engine_says_what_a_graph_runs_on(placement: Placement, reason: str, is_shared: bool, told: str) -> None:

@@ -301,3 +301,24 @@ def test_a_version_runs_as_its_manifest_says(write_onnx: WriteOnnx, monkeypatch:
     assert servable.kernels.choice.reason.endswith("it runs in 3 threads")
     load(KEY, folder, threads=1, max_rows=8)  # as the settings say
     assert [(how["threads"], how["graph_optimization"]) for how in opened] == [(3, "basic"), (1, "basic")]
+
+
+@pytest.mark.parametrize(
+    ("batching", "is_slow", "asked"), [(None, True, [64]), (None, False, []), ("request", True, [])]
+)
+def test_a_device_that_is_slow_at_new_sizes_gets_few_of_them(
+    write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch, batching: Any, is_slow: bool, asked: list[int]
+) -> None:
+    Device(monkeypatch, 100)
+    got: list[int] = []
+    monkeypatch.setattr(loader.sized_batches, "is_slow_at_changes", lambda run: run(2) is not None and is_slow)
+
+    def run_in_sizes(_: OnnxModel, feeds_of: Any, most: int) -> tuple[int, ...]:
+        assert feeds_of(3)["x"].shape == (3, 2)
+        got.append(most)
+        return (1, 4)
+
+    monkeypatch.setattr(OnnxModel, "run_in_sizes", run_in_sizes)
+    folder, execution = doubling(write_onnx, ["N", 2]), ExecutionSettings(("cuda",))
+    load(KEY, folder, threads=1, max_rows=64, batching=batching, execution=execution)
+    assert got == asked

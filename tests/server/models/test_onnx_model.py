@@ -9,10 +9,11 @@ import pytest
 
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.errors import InvalidInputError, ModelFailedError
-from penstock_server.models import onnx_model
+from penstock_server.models import onnx_model, sized_batches
 from penstock_server.models.execution import PROVIDERS, ExecutionSettings, Placement, Provider
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.signature import GivenTensor, TensorInfo
+from penstock_server.models.sized_batches import Sized
 
 WriteOnnx = Callable[..., Path]
 DATATYPES = [*(name for name in NUMPY_TYPES if name != "BF16"), "BYTES"]
@@ -452,3 +453,56 @@ def test_a_constant_that_is_an_input_too_is_optional(write_onnx: WriteOnnx) -> N
 
 def test_constants_of_old_files_are_inputs_in_name_alone(write_onnx: WriteOnnx) -> None:
     assert OnnxModel(scaled(write_onnx, ir_version=3)).signature.optional == ()
+
+
+def test_sizes_have_sessions_of_their_own_which_share_the_memory(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = runtime(lambda _: {CUDA: 1}, CUDA)
+    settings = ExecutionSettings(("cuda",), memory_mib=70)
+    model = OnnxModel(identity(write_onnx, ["N", 3]), settings=settings)
+    asked: list[int] = []
+
+    def opened(open_run: Any, outputs: Any, feeds_of: Any, most: int) -> dict[int, Sized]:
+        asked.append(most)
+        runs = {size: open_run() for size in (1, 4)}
+        assert [run(outputs, feeds_of(size))[0].shape for size, run in runs.items()] == [(1, 3), (4, 3)]
+        return {size: Sized(run, 1.0) for size, run in runs.items()}
+
+    monkeypatch.setattr(sized_batches, "opened", opened)
+    sizes = model.run_in_sizes(lambda rows: {"x": np.zeros((rows, 3), np.float32)}, 100)
+    assert (sizes, asked, model.placement.sizes) == ((1, 4), [100], (1, 4))
+    limits = [int(options["gpu_mem_limit"]) >> 20 for ((_, options), *_) in made.asked]
+    assert limits == [70, 10, 10]
+    rows = np.arange(18, dtype=np.float32).reshape(6, 3)
+    (answer,) = model.run({"x": rows})
+    assert np.array_equal(answer, rows)
+    assert model.run_in_sizes(lambda rows: {}, 100) == (), "it runs so already"
+    model.close()
+    with pytest.raises(ModelFailedError):
+        model.run({"x": rows})
+
+
+def test_sizes_are_not_for_the_cpu_nor_where_they_are_not_worth_it(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = identity(write_onnx, ["N", 3])
+
+    def feeds(rows: int) -> dict[str, Any]:
+        return {"x": np.zeros((rows, 3), np.float32)}
+
+    assert OnnxModel(path).run_in_sizes(feeds, 100) == ()
+    runtime(lambda _: {CUDA: 1}, CUDA)
+    model = OnnxModel(path, settings=ExecutionSettings(("cuda",)))
+    monkeypatch.setattr(sized_batches, "opened", lambda *_: {})
+    assert model.run_in_sizes(feeds, 100) == ()
+    assert model.run(feeds(2))[0].shape == (2, 3), "as before"
+
+
+def test_a_second_session_that_cannot_have_the_device_is_none(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime]
+) -> None:
+    gets = [{CUDA: 1}, {CPU: 1}]
+    runtime(lambda _: gets[0] if len(gets) == 1 else gets.pop(0), CUDA)
+    model = OnnxModel(identity(write_onnx, ["N", 3]), settings=ExecutionSettings(("cuda", "cpu")))
+    assert model.run_in_sizes(lambda rows: {"x": np.zeros((rows, 3), np.float32)}, 100) == ()

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from penstock_server.features.spec.spec import (
 from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_server.models import artifact
 from penstock_server.models.golden import compare
+from penstock_server.models.onnx_model import version as onnxruntime_version
 from penstock_server.rollout.plan import Arm, TrafficPlan
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.publish.onnx import Record, publish
@@ -48,6 +50,20 @@ def test_mlflow_reads_what_was_published(registry, onnx_model, monkeypatch):
     loaded = mlflow.pyfunc.load_model(f"models:/fraud/{version}")
     assert loaded.predict(np.array([[9, 0, 0]], np.float32))["label"].tolist() == [1]
     assert loaded.metadata.signature.inputs.input_names() == ["X"]
+
+
+def test_onnxruntime_may_be_in_a_package_of_another_name(registry, onnx_model, tmp_path, monkeypatch):
+    """Such as onnxruntime-gpu; what a version requires is the module."""
+    installed = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    requirements = fetched(registry, publish("fraud", onnx_model), tmp_path).path / "requirements.txt"
+    assert f"onnxruntime=={onnxruntime_version()}" in requirements.read_text().split()
 
 
 def test_the_server_reads_what_was_published(registry, onnx_model, tmp_path):

@@ -56,7 +56,7 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def times(**each_s: float):
     """Forms take so long, whatever the machine does meanwhile."""
-    return lambda servables, _: [
+    return lambda servables, *_: [
         (1e-5, each_s.get(servable.key[0].replace(" ", "_"), 1.0), 1e-3) for servable in servables
     ]
 

@@ -5,7 +5,6 @@ folder, logged as the artifacts of a run, and registered last; then the version 
 `models.artifact` decides what the files hold, `promote` what a role means.
 """
 
-import importlib.metadata
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.explain.explanation import AnyExplanation
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec
-from penstock_server.models import artifact
+from penstock_server.models import artifact, onnx_model
 from penstock_server.models.counting_servable import counts_apart
 from penstock_server.models.golden import Golden
 from penstock_server.models.loader import check_fit, load
@@ -238,8 +237,6 @@ def _ensure_model(client: Any, name: str) -> None:
             raise
 
 
-_RUNTIME: Final = ("onnx", "onnxruntime", "numpy")
-
 _INLINE_BYTES: Final = 2**30
 """Weights of larger models go into external data: a model near protobuf's limit of 2 GiB may not grow by a byte."""
 
@@ -263,9 +260,16 @@ def _save_mlflow(graph: onnx_graph.Graph, folder: Path) -> None:
         str(folder),
         signature=ModelSignature(inputs=inputs, outputs=outputs),
         # Given, because MLflow would find them by loading the model in a process of its own, which takes seconds.
-        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _RUNTIME],
+        pip_requirements=_requirements(),
         save_as_external_data=graph.model.ByteSize() > _INLINE_BYTES,
     )
+
+
+def _requirements() -> list[str]:
+    """What a graph runs with; by the modules, since onnxruntime is in packages of other names for devices."""
+    import onnx
+
+    return [f"onnx=={onnx.__version__}", f"onnxruntime=={onnx_model.version()}", f"numpy=={np.__version__}"]
 
 
 def schema_spec(spec: TensorInfo) -> Any:

@@ -40,8 +40,10 @@ LEAST_ROWS: Final = 200
 """Fewer rows say too little of accuracy."""
 SIZES: Final = (1, 64, 256)
 """The batches that are timed."""
+DEVICE_SIZES: Final = (1, 256, 4096)
+"""The same on a device, which is hardly busy with 64 rows."""
 UNIT: Final = 1
-"""The place of the batch that decides, of 64 rows: many small requests in flight."""
+"""The place of the batch that decides, of 64 or 256 rows: many small requests in flight."""
 LEAST_SPEEDUP: Final = 1.1
 """What is not this much faster is not worth another version."""
 _LESS_REWRITING: Final[tuple[GraphOptimization, ...]] = ("basic", "extended")
@@ -77,7 +79,7 @@ class Form:
 
     Attributes:
         kind: what it is, such as "int8".
-        times_s: what batches of `SIZES` take; empty where it cannot be used.
+        times_s: what batches of the sizes take; empty where it cannot be used.
         accuracy: by the measure that counts.
         engine: what runs it.
         refusal: why it cannot be used; "" if it can.
@@ -105,6 +107,7 @@ class Optimized:
         chosen: the one to take; None if it is the version as it is.
         reason: why none is taken, in a sentence; "" if one is.
         registered: the version that it has become; "" if it was not registered.
+        sizes: the rows of the batches that were timed.
     """
 
     address: str
@@ -113,6 +116,7 @@ class Optimized:
     chosen: Form | None
     reason: str
     registered: str = ""
+    sizes: tuple[int, ...] = SIZES
 
 
 def optimize(
@@ -153,6 +157,7 @@ def optimize(
     if threads is not None and not 2 <= threads <= MAX_THREADS:
         raise InvalidInputError(f"there are {threads} threads to be tried, expected 2 to {MAX_THREADS}")
     settings = ExecutionSettings((CPU,) if provider == CPU else (provider, CPU))
+    sizes = DEVICE_SIZES if settings.has_device else SIZES
     report(f"fetching {name}")
     with logged.fetched(_address(name, version), registry) as model:
         if model.flavour != "onnx":
@@ -170,11 +175,12 @@ def optimize(
                 matrix[judged],
                 accuracy,
                 settings=settings,
+                sizes=sizes,
                 folder=Path(scratch),
                 report=report,
             )
         chosen, reason = decide(found, max_loss, accuracy.measure)
-        outcome = Optimized(model.address, accuracy.measure, found, chosen, reason)
+        outcome = Optimized(model.address, accuracy.measure, found, chosen, reason, sizes=sizes)
         if not register or chosen is None:
             return outcome
         report(f"registering {name}")
@@ -218,13 +224,13 @@ def decide(forms: Sequence[Form], max_loss: float, measure: str) -> tuple[Form |
 
 
 def speedup(base: Form, form: Form) -> float:
-    """How many times as fast a form is, by batches of 64 rows."""
+    """How many times as fast a form is, by the batch that decides."""
     return base.times_s[UNIT] / form.times_s[UNIT]
 
 
 def lines(found: Optimized) -> list[str]:
     """The findings, for people."""
-    heads = "".join(f"{f'{size} rows':>12}" for size in SIZES)
+    heads = "".join(f"{f'{size:,} rows':>12}" for size in found.sizes)
     wide = max(len(form.kind) for form in found.forms) + 2
     shown = [f"{found.address}, microseconds per batch", f"  {'':{wide}}{heads}  {found.measure:>12}"]
     for form in found.forms:
@@ -357,6 +363,7 @@ def _measured(
     accuracy: _Accuracy,
     *,
     settings: ExecutionSettings,
+    sizes: tuple[int, ...],
     folder: Path,
     report: Report,
 ) -> tuple[Form, ...]:
@@ -375,7 +382,7 @@ def _measured(
             (place / artifacts.MODEL).write_bytes(graph.model.SerializeToString())
             artifacts.write(place, threads=tuning.threads, graph_optimization=tuning.graph_optimization)
             servable, _ = load(
-                (kind, ""), place, threads=None, max_rows=SIZES[-1], batching=batching, execution=settings
+                (kind, ""), place, threads=None, max_rows=sizes[-1], batching=batching, execution=settings
             )
         except PenstockError as error:
             if not made:
@@ -390,7 +397,7 @@ def _measured(
         made[kind] = graph, servable
     report(f"measuring {len(made)} forms in turns")
     tunings = {candidate.kind: candidate.tuning for candidate in candidates}
-    times = _times_s([servable for _, servable in made.values()], rows)
+    times = _times_s([servable for _, servable in made.values()], rows, sizes)
     measured = {
         kind: Form(kind, took_s, accuracy.of(_answers(servable, rows)), servable.engine, "", graph, tunings[kind])
         for (kind, (graph, servable)), took_s in zip(made.items(), times, strict=True)
@@ -404,15 +411,15 @@ def _answers(servable: Servable, rows: NDArray[Any]) -> list[NDArray[Any]]:
     return servable.predict([rows.tobytes()], len(rows), [rows.shape], None).arrays
 
 
-def _times_s(servables: Sequence[Servable], rows: NDArray[Any]) -> list[tuple[float, ...]]:
+def _times_s(servables: Sequence[Servable], rows: NDArray[Any], sizes: tuple[int, ...]) -> list[tuple[float, ...]]:
     """The least that batches of each size took, in turns, so that what slows the machine slows all."""
-    best = [[inf] * len(SIZES) for _ in servables]
-    for at, size in enumerate(SIZES):
+    best = [[inf] * len(sizes) for _ in servables]
+    for at, size in enumerate(sizes):
         batch = np.resize(rows, (size, rows.shape[1]))
         blocks, shapes = [batch.tobytes()], [batch.shape]
         started = time.perf_counter()
         turns = 0
-        while turns < _REPEATS or time.perf_counter() - started < _TIMED_S / len(SIZES):
+        while turns < _REPEATS or time.perf_counter() - started < _TIMED_S / len(sizes):
             for servable, times in zip(servables, best, strict=True):
                 begun = time.perf_counter()
                 servable.predict(blocks, size, shapes, None)

@@ -18,8 +18,6 @@ from penstock_server.errors import UnsupportedError, first_line
 _PRODUCTS: Final = ("MatMul", "Gemm")
 _QUANTIZED: Final = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger")
 CALIBRATION_ROWS: Final = 2000
-_WARNINGS, _ERRORS = 2, 3
-"""onnxruntime's levels of what it logs."""
 
 
 def int8(model: Any, rows: NDArray[Any]) -> Any:
@@ -167,14 +165,10 @@ def _read(path: Path) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the advice that onnxruntime logs to whoever quantizes by hand."""
-    import onnxruntime
-
     former = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    onnxruntime.set_default_logger_severity(_ERRORS)
     try:
         with np.errstate(all="ignore"):
             yield
     finally:
         logging.disable(former)
-        onnxruntime.set_default_logger_severity(_WARNINGS)
