@@ -10,7 +10,7 @@ belongs to another user, each copy keeps its own.
 
 import hashlib
 import os
-import tempfile
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -66,9 +66,12 @@ class SharedFiles:
             if place.samefile(path):
                 return
             if digest_of(place) == digest:
-                with tempfile.TemporaryDirectory(prefix=".linked-", dir=path.parent) as aside:
-                    os.link(place, Path(aside, "file"))
-                    os.replace(Path(aside, "file"), path)
+                aside = path.with_name(f".linked-{secrets.token_hex(8)}")
+                try:
+                    os.link(place, aside)
+                    os.replace(aside, path)
+                finally:
+                    aside.unlink(missing_ok=True)
                 return
             place.unlink()  # it is damaged
         os.link(path, place)
