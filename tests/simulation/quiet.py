@@ -27,6 +27,8 @@ def under_way(server: "Server") -> str:
         return "a source answers"
     if any(map(_is_at_work, server.living)):
         return "a worker loads or answers"
+    if any(worker.too_large for worker in supervisor.residents._workers.values()):
+        return "it remembers for a minute which models do not fit"
     if len(server.process.children) != server.slots + len(server.registries):
         return "other processes run"
     return ""

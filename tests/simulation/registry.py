@@ -260,6 +260,11 @@ class Content:
     def identity(self) -> str:
         return f"files-{self.serial}"
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in a worker's memory."""
+        return (20 + self.serial % 3 * 20) << 20
+
 
 def content_of(folder: Path) -> Content:
     """What is in a version's folder now; `OSError` or `ValueError` when nothing whole is."""

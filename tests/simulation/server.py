@@ -11,7 +11,7 @@ from penstock.names import VersionKey
 from penstock_server import frames
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.proven import ProvenVersions
-from penstock_server.control.settings import WatchdogSettings
+from penstock_server.control.settings import ResidencySettings, WatchdogSettings
 from penstock_server.control.source_client import SourceClient, SourceProcess
 from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
@@ -37,6 +37,8 @@ LIMITS: Final = TrialLimits(1024, 30.0)
 WATCHDOG: Final = WatchdogSettings(silent_s=10.0, run_s=30.0, load_s=60.0, start_s=60.0)
 FETCH_S: Final = 30.0
 CACHE_KEEP: Final = 2
+BASE_BYTES: Final = 100 << 20
+"""What a worker takes without models."""
 
 
 class Starts:
@@ -79,6 +81,7 @@ class Server:
         cache: its cache folder, which outlives it.
         slots: how many workers it has.
         pace: how often it looks.
+        residency: whether models are loaded when they are asked for.
 
     Attributes:
         passed: the files that the airlock let pass.
@@ -102,6 +105,7 @@ class Server:
         told: set[tuple[str, str, str]],
         damaged: set[str],
         restart: Callable[[], None],
+        residency: ResidencySettings = ResidencySettings(),  # noqa: B008 - frozen
     ) -> None:
         self.world = world
         self.process: Process = world.process("supervisor")
@@ -129,6 +133,7 @@ class Server:
         self._starts = starts
         self._cache = cache
         self.pace = pace
+        self.residency = residency
         self._links: list[WorkerProcess] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -180,6 +185,8 @@ class Server:
                 load_settings=lambda model: LoadSettings(),
                 unanswered=lambda: self.source.unanswered,
                 watchdog=WATCHDOG,
+                residency=self.residency,
+                resident_bytes=self.resident_bytes,
                 read_files=self._read,
                 reconcile_s=self.pace.reconcile_s,
                 look_s=self.pace.look_s,
@@ -270,6 +277,12 @@ class Server:
         self.workers = [worker for worker in self.workers if not worker.process.is_dead]
         return self.workers
 
+    def resident_bytes(self, pid: int) -> int:
+        """What a worker's process takes."""
+        worker = next((one for one in self.living if one.process.pid == pid), None)
+        held = [] if worker is None else [one.content.size_bytes for one in worker.executors.values()]
+        return BASE_BYTES + sum(held)
+
     # --- links of the supervisor
 
     def _beat_ns(self, slot: int) -> int:
@@ -338,7 +351,7 @@ class Server:
                 await asyncio.sleep(LIMITS.timeout_s)
                 return Verdict("did not finish loading")
         self.passed.add(content.serial)
-        return Verdict(batching="rows")
+        return Verdict(batching="rows", memory_bytes=content.size_bytes)
 
     def _on_told(self, source: str, desired: Desired) -> None:
         self._last_told[source] = (desired, *self._last_told.get(source, ())[:2])
@@ -412,8 +425,8 @@ class Server:
         since_s = self.desired_since.get(model.name)
         if since_s is None or since_s >= sent_s or not self.is_running:
             return
-        assert model.plan is not None
-        assert model.plan.champion is not None
+        if model.plan is None or model.plan.champion not in model.executors:
+            return  # it was not in memory, and calls go on waiting for it
         key = model.name, model.plan.champion
         identity = model.executors[key[1]].identity
         if self.supervisor._quarantine.reason(key, identity) is None:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Final
 
 from penstock_server.control.reconcile import plan_keys
+from penstock_server.control.settings import ResidencySettings
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import combine
 from penstock_server.sources.source import Desired
@@ -90,6 +91,12 @@ class Simulation:
         self._is_quiet = False
         self._lasting = 0
         self._has_webhooks = world.chance(0.5)
+        self._probed: set[tuple[int, str, str]] = set()
+        self._residency = ResidencySettings()
+        if world.chance(0.3):
+            pinned = tuple(name for name in self._names if world.chance(0.1))
+            budget_mib = world.random.choice([200, 260, 400])
+            self._residency = ResidencySettings(budget_mib, pinned, stay_s=world.random.choice([1.0, 10.0]))
         self.server = self._new_server()
 
     def _new_server(self) -> Server:
@@ -106,6 +113,7 @@ class Simulation:
             told=self._told,
             damaged=self._damaged,
             restart=self._restart,
+            residency=self._residency,
         )
 
     async def play(self) -> None:
@@ -152,11 +160,14 @@ class Simulation:
             key = world.random.choice(["", "ann", "bob", "cleo"])
             self._ask(worker, model, version, key)
 
-    def _ask(self, worker: FakeWorker, model: str, version: str, key: str) -> None:
+    def _ask(
+        self, worker: FakeWorker, model: str, version: str, key: str, then: Callable[[str], None] = lambda _: None
+    ) -> None:
         number = next(self._requests)
         self._open[number] = repr(worker)
 
         def told(answer: str) -> None:
+            then(answer)
             if self._open.pop(number, None) is None:
                 self.world.violate(f"request {number} is answered twice")
             self.answers[answer.partition(":")[0] if answer.startswith(("refused", "gone")) else "answered"] += 1
@@ -263,6 +274,7 @@ class Simulation:
         world, until_s = self.world, self.world.loop.now_s + CALM_S
         begun_s = world.loop.now_s
         in_a_row = 0
+        self._probed.clear()
         while not world.violations:
             await asyncio.sleep(5.0)
             missing = next(self._missing(), "")
@@ -290,7 +302,10 @@ class Simulation:
             yield f"{hanging} hang"
         for worker in workers:
             for model, plan in truth.models.items():
-                yield from self._missing_of(worker, model, plan, truth)
+                if self._residency.is_on and (model not in worker.table.models or not worker.table.models[model].plan):
+                    yield from self._missing_on_call(worker, model, plan, truth)
+                else:
+                    yield from self._missing_of(worker, model, plan, truth)
             yield from self._too_much(worker, truth)
         can_answer = any(model.is_ready for worker in workers for model in worker.table.models.values())
         reason = server.supervisor.view().not_ready_reason
@@ -341,12 +356,34 @@ class Simulation:
         if found.kind not in SERVABLE and found.kind not in DANGEROUS:
             if is_right:
                 yield f"{worker} answers for {model} with {champion} of {found}"
-            fallback = self.server.supervisor._fallbacks.versions.get(model)
-            former = None if fallback is None else self._registration(model, fallback)
-            if present is None and former is not None and former.kind in SERVABLE:
+            fallbacks = self.server.supervisor._fallbacks
+            fallback = fallbacks.versions.get(model, "")
+            former = self._registration(model, fallback)
+            # Under its number there may be other files by now, which have never answered.
+            is_there = former is not None and former.identity == fallbacks.identities[model]
+            if present is None and former is not None and is_there and former.kind in SERVABLE:
                 yield f"{worker} does not answer for {model}, and {fallback} could"
         if present is not None:
             yield from self._missing_beside(worker, model, plan, present)
+
+    def _missing_on_call(self, worker: FakeWorker, model: str, plan: TrafficPlan, truth: Desired) -> Iterator[str]:
+        """Asks a worker for a model that is not in its memory; what it has not answered as it should since all is calm."""
+        server, champion = self.server, plan.champion
+        found = None if champion is None else self._registration(model, champion)
+        if champion is None or found is None or found.kind not in SERVABLE:
+            return
+        identity = truth.identity(model, champion)
+        if server.may_be_out((model, champion), identity) or server.supervisor.residents.why_not(model):
+            return
+        probe = worker.process.pid, model, identity
+        if probe not in self._probed:
+
+            def told(answer: str) -> None:
+                if answer == identity:
+                    self._probed.add(probe)
+
+            self._ask(worker, model, "@champion", "", told)
+            yield f"{worker} does not answer for {model}, which is to be loaded when it is asked for"
 
     def _missing_beside(self, worker: FakeWorker, model: str, plan: TrafficPlan, present: TrafficPlan) -> Iterator[str]:
         """The canaries and shadows that are not served as they should."""

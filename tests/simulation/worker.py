@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.names import VersionKey
 from penstock_server import frames
 from penstock_server.control import messages
-from penstock_server.errors import PenstockError
+from penstock_server.errors import PenstockError, StandbyError
 from penstock_server.metrics.counters import CountersShape, SharedCounters, open_counters
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from tests.simulation.loop import Process
@@ -83,6 +83,8 @@ class FakeWorker:
         self._serving = messages.Serve(0, {}, False)
         self._in_flight = 0
         self._calls: dict[int, Callable[[str], None]] = {}
+        self._since_s: dict[int, float] = {}
+        self._wanted_s: dict[str, float] = {}
         self.process.on_end.append(self._on_end)
         self.process.on_orphaned = self._on_orphaned
 
@@ -269,7 +271,10 @@ class FakeWorker:
 
     def _served(self, name: str, routes: Any) -> ServedModel:
         executors: Any = {version: one for (model, version), one in self.executors.items() if model == name}
-        return ServedModel(name, routes.plan, executors, routes.statuses, routes.problem)
+        return ServedModel(
+            name, routes.plan, executors, routes.statuses, routes.problem,
+            is_lazy=self._server.residency.is_on, is_on_call=routes.is_on_call,
+        )  # fmt: skip
 
     def _unload(self, key: VersionKey, sent_s: float) -> None:
         model, version = key
@@ -301,8 +306,11 @@ class FakeWorker:
         """Answers a request some time later, by calling `told` with the files that answered, "refused" or "gone"."""
         try:
             found: Any = self.table.model(model).resolve(version, key)
+        except StandbyError:
+            self._wait(number, model, version, key, told)
+            return
         except PenstockError as error:
-            told(f"refused: {error}")
+            self._refuse(number, told, str(error))
             return
         executor: FakeExecutor = found
         if executor.is_draining:
@@ -320,9 +328,31 @@ class FakeWorker:
                 self._later(0.01, self.die, -11)
                 return
             if kind == "run hangs":
-                self.hang()
-                return
+                self.hang()  # the run ends when the worker goes on, if it ever does
         self._later(self._world.delay_s(0.0005, 0.5), self._finish, number, executor)
+
+    def _refuse(self, number: int, told: Callable[[str], None], why: str) -> None:
+        self._calls.pop(number, None)
+        self._since_s.pop(number, None)
+        told(f"refused: {why}")
+
+    def _wait(self, number: int, model: str, version: str, key: str, told: Callable[[str], None]) -> None:
+        """Has a request wait for its model, which is not in memory."""
+        now_s = self._world.loop.now_s
+        if now_s - self._since_s.setdefault(number, now_s) > self._server.residency.wait_s:
+            self._refuse(number, told, "it was not loaded in time")
+            return
+        self._calls[number] = told
+        if now_s - self._wanted_s.get(model, float("-inf")) >= 1.0:
+            self._wanted_s[model] = now_s
+            self._send(messages.Wanted(model))
+        self._later(0.25, self._again, number, model, version, key, told)
+
+    def _again(self, number: int, model: str, version: str, key: str, told: Callable[[str], None]) -> None:
+        if self.is_hung:
+            self._later(1.0, self._again, number, model, version, key, told)
+        else:
+            self.ask(number, model, version, key, told)
 
     def _finish(self, number: int, executor: FakeExecutor) -> None:
         if self.is_hung:
@@ -333,11 +363,13 @@ class FakeWorker:
         if not executor.in_flight:
             executor.counters.running_since_ns[0] = 0
         told = self._calls.pop(number)
+        self._since_s.pop(number, None)
         if executor.is_closed:
             told("refused: the version was closed")
             self._world.violate(f"{self} closed {executor.key} under a request")
         else:
             executor.counters.requests[0] += 1
+            executor.counters.answered_ns[0] = int(self._world.loop.now_s * 1e9)
             self._server.on_answered(self, executor)
             told(executor.identity)
         if self.is_draining and not self._in_flight:

@@ -60,6 +60,7 @@ def changes(
     budget_bytes: int,
     stay_s: float,
     now_s: float,
+    is_loading: bool = False,
 ) -> Changes:
     """Which models come and which go.
 
@@ -73,6 +74,7 @@ def changes(
         budget_bytes: what it may take.
         stay_s: how long a model stays at least.
         now_s: the time.
+        is_loading: something is being loaded, which may count twice: it is said not before it is over that a model never fits.
     """
     may_go = [
         name
@@ -87,6 +89,8 @@ def changes(
     too_large: dict[str, str] = {}
     for name, size_bytes in asked.items():
         if rest_bytes + size_bytes > budget_bytes:
+            if is_loading:
+                break
             too_large[name] = _too_large(size_bytes, rest_bytes, budget_bytes)
             continue
         if size_bytes > free_bytes:

@@ -97,6 +97,7 @@ class _Worker:
         cold_s: when each model was asked for that is in and does not answer yet.
         too_large: why a model does not fit, and when that was found.
         size_bytes: what the models take that are in, by what they took when they were tried.
+        sizes: what each of their versions takes.
     """
 
     def __init__(self) -> None:
@@ -106,6 +107,7 @@ class _Worker:
         self.cold_s: dict[str, float] = {}
         self.too_large: dict[str, tuple[str, float]] = {}
         self.size_bytes = 0
+        self.sizes: dict[VersionKey, int] = {}
 
 
 @dataclass(slots=True)
@@ -209,6 +211,7 @@ class Residents:
             budget_bytes=(self.settings.memory_budget_mib or 0) * _MEBIBYTE,
             stay_s=self.settings.stay_s,
             now_s=now_s,
+            is_loading=any(one.state == "LOADING" for one in state.versions.values()),
         )
         for model, reason in found.too_large.items():
             worker.too_large[model] = (reason, now_s)
@@ -270,20 +273,43 @@ class Residents:
     def _held(self, worker: _Worker, state: WorkerState, registered: Registered) -> dict[str, Held]:
         pinned = worker.since_s.keys() & self._all_pinned(registered.plans)
         pinned |= {each for model in pinned for each in registered.needs.get(model, ())}
+        worker.sizes = self._sizes(worker, state, registered)
+        of_model: Counter[str] = Counter()
+        for key, size_bytes in worker.sizes.items():
+            of_model[key[0]] += size_bytes
         held = {
             model: Held(
-                registered.size_of(model) or 0,
+                of_model[model],
                 worker.used_s[model],
                 since_s,
                 is_pinned=model in pinned,
-                is_busy=model in worker.cold_s or self._is_busy(model, state, registered),
+                is_busy=self._must_stay(model, state, registered) or model in worker.cold_s,
             )
             for model, since_s in worker.since_s.items()
         }
         worker.size_bytes = sum(one.size_bytes for one in held.values())
         return held
 
-    def _is_busy(self, model: str, state: WorkerState, registered: Registered) -> bool:
+    def _sizes(self, worker: _Worker, state: WorkerState, registered: Registered) -> dict[VersionKey, int]:
+        """What each version takes that leaves with its model: those that are to be there, and those that still are.
+
+        A version whose new files are being tried, or that gave way to another, is not known by its size any more, and takes
+        what it took: else its memory would count as that of nobody, and other models would not seem to fit.
+        """
+        found = {
+            (model, version): registered.size((model, version)) or 0
+            for model in worker.since_s
+            for version in registered.plans[model].versions
+        }
+        for key, one in state.versions.items():
+            if key[0] in worker.since_s and one.state in _IN_MEMORY:
+                found[key] = max(found.get(key, registered.size(key) or 0), worker.sizes.get(key, 0))
+        return found
+
+    def _must_stay(self, model: str, state: WorkerState, registered: Registered) -> bool:
+        """Whether calls of a model run or wait, or it could not come back: its champion's new files are not proven."""
+        if model in state.champions and registered.size_of(model) is None:
+            return True
         uses = (state.uses.get((model, version)) for version in registered.plans[model].versions)
         return any(use is not None and use.is_busy for use in uses)
 

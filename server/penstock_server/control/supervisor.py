@@ -700,7 +700,7 @@ class Supervisor:
         return sum(self._fetcher.failure(key) is None and self._refusal(key) is not None for key in keys)
 
     def _signs(self, workers: Sequence[WorkerProcess]) -> Signs:
-        can_load = self.residents.is_on and bool(self._loadable)
+        can_load = self.residents.is_on and any(map(self._is_on_call, self._desired.models))
         return Signs(
             is_stopping=self._is_stopping,
             was_ready=self.ready.is_set(),

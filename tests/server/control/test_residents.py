@@ -113,6 +113,26 @@ def test_what_is_not_proven_waits(world: World) -> None:
     assert world.round("a") == ["a", "pinned-p"]
 
 
+def test_what_answers_and_is_not_proven_any_more_stays_and_counts_as_before(world: World) -> None:
+    world.round("a")
+    world.clock.now += 60
+    world.round()
+    size = world.sizes.pop(("a", "1"))  # it was registered anew, and its new files are being tried
+    world.sizes["b", "1"] = 40 * MIB
+    assert world.round("b") == ["a", "pinned-p"]
+    assert world.residents.why_not("b") == ""
+    world.sizes["a", "1"] = size
+    assert world.round() == ["b", "pinned-p"]
+
+
+def test_nothing_is_said_not_to_fit_while_something_is_loaded(world: World) -> None:
+    world.round("a")
+    world.sizes["b", "1"] = 40 * MIB
+    world.versions["a", "1"] = VersionStatus("LOADING")  # the process has it already, and has not said so
+    assert world.round("b", does=False) == ["a", "pinned-p"]
+    assert world.residents.why_not("b") == ""
+
+
 def test_a_model_that_never_fits_is_refused_for_a_while(world: World) -> None:
     world.sizes["a", "1"] = 60 * MIB
     assert world.round("a") == ["pinned-p"]

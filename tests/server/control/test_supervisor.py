@@ -1145,6 +1145,22 @@ async def test_a_new_version_of_a_model_that_is_not_in_memory_is_proven_and_not_
     await worker.hears("load m 2")
 
 
+async def test_a_server_that_can_load_a_shadow_alone_is_not_ready(start: Callable[..., Server]) -> None:
+    server = start(residency=LAZY)
+    server.verdicts["m", "1"] = Verdict("golden")
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", shadows=(ShadowArm("2"),))))
+    worker = await server.worker()
+    await worker.hears("listen")
+    worker.tell(LISTENING)
+    for version in "12":
+        await fetched(server, "m", version)
+    await server.supervisor.act()
+    assert not server.supervisor.view().is_ready
+    server.change_files(("m", "1"), "good")
+    server.verdicts["m", "1"] = PASSED
+    await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
+
+
 async def test_what_is_asked_for_is_tried_first(start: Callable[..., Server]) -> None:
     server = start(residency=LAZY)
     for model in "ab":
