@@ -120,19 +120,19 @@ PLANTED: Final = {
     "the former champion gives way before the next is ready": Plant(reconcile, "effective_plan", _gives_way, "1"),
     "a version is served before it is loaded": Plant(reconcile, "effective_plan", _trusts, "0"),
     "a version registered anew keeps its old files": Plant(
-        ArtifactFetcher, "_is_there", lambda own, key, identity: key in own._artifacts, "2"
+        ArtifactFetcher, "_is_there", lambda own, key, identity: key in own._artifacts, "7"
     ),
     "a worker is told to load while it loads": Plant(WorkerProcess, "snapshot", _loads_more, "1"),
     "all workers try a new version at once": Plant(
         supervisor, "one_first", lambda loadable, loading, held: dict(loadable), "0"
     ),
-    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "3"),
-    "what is kept out comes back after an hour": Plant(Quarantine, "reason", _forgives, "3"),
-    "what is desired is forgotten while a poll fails": Plant(Member, "poll", _forgets_when_away, "0"),
+    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "12"),
+    "what is kept out comes back after an hour": Plant(Quarantine, "reason", _forgives, "9"),
+    "what is desired is forgotten while a poll fails": Plant(Member, "poll", _forgets_when_away, "3"),
     "counters are dropped while they are counted in": Plant(CounterStore, "keep", _drops_early, "0"),
-    "a worker that hangs is not noticed": Plant(Vigil, "cause", lambda vigil, limits: None, "3"),
-    "trials go on when the server ends": Plant(Airlock, "close", _leaves_trials, "5"),
-    "a fetch that failed is not tried again": Plant(fetcher, "RETRY_AWAY_S", 1e9, "0"),
+    "a worker that hangs is not noticed": Plant(Vigil, "cause", lambda vigil, limits: None, "0"),
+    "trials go on when the server ends": Plant(Airlock, "close", _leaves_trials, "28"),
+    "a fetch that failed is not tried again": Plant(fetcher, "RETRY_AWAY_S", 1e9, "8"),
     "a worker that ended is not replaced": Plant(WorkerPool, "_keep_alive", _starts_once, "0"),
     "the server does not wait for its sources' processes": Plant(SourceClient, "close", _leaves_processes, "0"),
 }
