@@ -126,7 +126,7 @@ PLANTED: Final = {
     "all workers try a new version at once": Plant(
         supervisor, "one_first", lambda loadable, loading, held: dict(loadable), "0"
     ),
-    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "12"),
+    "the quarantine is not lifted when files change": Plant(Quarantine, "reason", _forgets_the_identity, "44"),
     "what is kept out comes back after an hour": Plant(Quarantine, "reason", _forgives, "9"),
     "what is desired is forgotten while a poll fails": Plant(Member, "poll", _forgets_when_away, "3"),
     "counters are dropped while they are counted in": Plant(CounterStore, "keep", _drops_early, "0"),

@@ -1,14 +1,15 @@
 """Fetches and reads the files of required versions, and remembers why a fetch failed.
 
 A version that the source registers anew, under the same name and number, is fetched again: its identity differs. The
-files that are there stay until the new ones are read.
+files that are there stay until the new ones are read. What is no longer required is not forgotten at once: a roll-back has it
+without a fetch, if its files are still what they were.
 """
 
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,6 +17,7 @@ from typing import Final, Protocol
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server import leases
 from penstock_server.clock import Clock
 from penstock_server.errors import PenstockError, UnavailableError
 from penstock_server.models.artifact import Artifact, read
@@ -27,6 +29,8 @@ log = structlog.get_logger(__name__)
 RETRY_AWAY_S: Final = 5.0
 RETRY_DAMAGED_S: Final = 60.0
 FETCHES_AT_ONCE: Final = 2
+SHELVED: Final = 8
+"""So many versions that are no longer required are remembered; nothing keeps their files from being swept."""
 _NO_IDENTITIES: Final[Mapping[str, Mapping[str, str]]] = {}
 
 
@@ -46,6 +50,16 @@ class _Failure:
     retry_at_s: float
     identity: str
     is_damaged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelved:
+    """A version that is no longer required; its files had a lease or not, and have none now."""
+
+    artifact: Artifact
+    files: VersionFiles
+    states: FileStates
+    had_lease: bool
 
 
 class ArtifactFetcher:
@@ -76,6 +90,7 @@ class ArtifactFetcher:
         self._running: dict[VersionKey, asyncio.Task[None]] = {}
         # The size and time of each file of an artifact, as they were just before it was read.
         self._states: dict[VersionKey, FileStates] = {}
+        self._shelf: dict[VersionKey, _Shelved] = {}
         self._permits = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     @property
@@ -111,7 +126,7 @@ class ArtifactFetcher:
         """
         required = dict.fromkeys(keys)
         for gone in self._artifacts.keys() - required.keys():
-            self._forget(gone)
+            self._shelve(gone)
         for gone in self._failures.keys() - required.keys():
             del self._failures[gone]
         for gone in sorted(self._running.keys() - required.keys()):
@@ -148,6 +163,8 @@ class ArtifactFetcher:
 
     async def _fetch(self, key: VersionKey, identity: str) -> None:
         try:
+            if await self._take_back(key, identity):
+                return
             async with self._permits:
                 files = await self._source.fetch(*key, identity)
                 states = await asyncio.to_thread(file_states, files.folder)
@@ -160,6 +177,36 @@ class ArtifactFetcher:
         except Exception as error:
             log.exception("fetch failed", model=key[0], version=key[1])
             self._fail(key, identity, f"fetching failed: {type(error).__name__}", is_damaged=False)
+
+    def _shelve(self, key: VersionKey) -> None:
+        files = self._files[key]
+        shelved = _Shelved(self._artifacts[key], replace(files, lease=None), self._states[key], files.lease is not None)
+        self._forget(key)
+        if files.identity:
+            self._shelf[key] = shelved
+            while len(self._shelf) > SHELVED:
+                del self._shelf[next(iter(self._shelf))]
+
+    async def _take_back(self, key: VersionKey, identity: str) -> bool:
+        """Takes a version from the shelf, whether it is the one that is meant and its files are what they were."""
+        shelved = self._shelf.pop(key, None)
+        if shelved is None or shelved.files.identity != identity:
+            return False
+        folder = shelved.files.folder
+        lease = await asyncio.to_thread(leases.take, folder) if shelved.had_lease else None
+        if lease is None and shelved.had_lease:
+            return False
+        try:
+            states = await asyncio.to_thread(file_states, folder)
+        except OSError:
+            states = []
+        if states != shelved.states:
+            return False  # the lease ends with its last reference
+        self._forget(key)
+        files = replace(shelved.files, lease=lease)
+        self._artifacts[key], self._files[key], self._states[key] = shelved.artifact, files, states
+        self._failures.pop(key, None)
+        return True
 
     async def _look_at(self, key: VersionKey) -> None:
         states: FileStates = []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock_server import leases
-from penstock_server.control.fetcher import RETRY_AWAY_S, RETRY_DAMAGED_S, ArtifactFetcher
+from penstock_server.control.fetcher import RETRY_AWAY_S, RETRY_DAMAGED_S, SHELVED, ArtifactFetcher
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.leases import Lease
 from penstock_server.sources.source import VersionFiles
@@ -95,6 +95,47 @@ async def test_required_versions_are_fetched_once_and_forgotten_when_they_are_no
         assert sorted(source.fetches) == [ONE, TWO]
         await found.require(ONE, TWO, changes=1)
         assert sorted(source.fetches) == [ONE, TWO, TWO]
+
+
+async def test_a_roll_back_has_its_version_without_a_fetch(source: Any, clock: Any) -> None:
+    async with watched(source, clock) as found:
+        await found.require(ONE, changes=1, identity="a")
+        before = found.fetcher.artifacts[ONE]
+        await found.require(TWO, changes=1, identity="a")
+        await found.require(changes=0)
+        assert source.is_free  # nothing keeps the files of what nobody requires
+        await found.require(ONE, changes=1, identity="a")
+        assert found.fetcher.artifacts == {ONE: before}
+        assert found.fetcher.identity(ONE) == "a"
+        assert source.fetches == [ONE, TWO]
+        assert not source.is_free
+
+
+@pytest.mark.parametrize("what", ["changed files", "no files", "another identity", "no identity"])
+async def test_what_is_not_what_it_was_is_fetched_again(source: Any, clock: Any, tmp_path: Path, what: str) -> None:
+    async with watched(source, clock) as found:
+        await found.require(ONE, changes=1, identity="a")
+        await found.require()
+        if what == "changed files":
+            (source.folder / "note").write_text("somebody wrote here")
+        elif what == "no files":
+            source.folder = source.folder.rename(tmp_path / "elsewhere")
+        identity = {"another identity": "b", "no identity": ""}.get(what, "a")
+        await found.require(ONE, changes=1, identity=identity)
+        assert source.fetches == [ONE, ONE]
+        assert found.fetcher.identity(ONE) == (identity or "unknown")
+        assert found.fetcher.artifacts[ONE].path == source.folder
+
+
+async def test_only_the_last_ones_are_remembered(source: Any, clock: Any) -> None:
+    async with watched(source, clock) as found:
+        wanted = [("m", str(number)) for number in range(SHELVED + 1)]
+        for key in wanted:
+            await found.require(key, changes=1, identity="a")
+        await found.require()
+        await found.require(wanted[1], changes=1, identity="a")
+        await found.require(wanted[0], changes=1, identity="a")
+        assert source.fetches == [*wanted, wanted[0]]
 
 
 async def test_what_is_being_fetched_is_not_fetched_again(source: Any, clock: Any) -> None:
