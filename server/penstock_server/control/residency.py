@@ -1,8 +1,8 @@
 """Decides which models a worker has in memory when not all of them fit: a pure function of what is known of them.
 
 A model comes in when a call asks for it, and the least recently used ones leave for it. A model leaves only while it has no
-calls and is not pinned, and not soon after it came: with more models in use than fit, those that do not get in wait or are
-refused, instead of all of them being loaded over and over.
+calls and is not pinned, and only when nobody has asked it for a while: with more models in use than fit, those that do not get
+in wait or are refused, instead of all of them being loaded over and over.
 """
 
 from collections.abc import Mapping
@@ -72,14 +72,14 @@ def changes(
         asked: what each model takes that callers wait for and the worker has not, in bytes, in the order of the asking.
         used_bytes: what the worker's process takes with all of `held`, and with nothing else that is about to go.
         budget_bytes: what it may take.
-        stay_s: how long a model stays at least.
+        stay_s: how long a model stays at least after it was let in, asked for, or answered.
         now_s: the time.
         is_loading: something is being loaded, which may count twice: it is said not before it is over that a model never fits.
     """
     may_go = [
         name
         for name, one in sorted(held.items(), key=lambda item: item[1].used_s)
-        if not one.is_pinned and not one.is_busy and now_s - one.since_s >= stay_s
+        if not one.is_pinned and not one.is_busy and now_s - max(one.since_s, one.used_s) >= stay_s
     ]
     free_bytes = budget_bytes - used_bytes
     # What is taken with every model gone that is not pinned.
@@ -103,9 +103,8 @@ def changes(
         free_bytes -= size_bytes
         let_in.append(name)
     if free_bytes < 0:
-        # The process has grown. Only what nobody has used for a while goes: it may be calls that take the memory.
-        idle = [name for name in may_go if now_s - held[name].used_s >= stay_s]
-        going = _most_going(held, idle, -free_bytes, slack_bytes=_slack_bytes(budget_bytes))
+        # The process has grown.
+        going = _most_going(held, may_go, -free_bytes, slack_bytes=_slack_bytes(budget_bytes))
         evict |= dict.fromkeys(going, "measured")
     return Changes(tuple(let_in), evict, too_large)
 
@@ -135,7 +134,7 @@ def _most_going(held: Mapping[str, Held], may_go: list[str], least_bytes: int, *
 def _too_large(size_bytes: int, rest_bytes: int, budget_bytes: int) -> str:
     return (
         f"needs about {_mib(size_bytes)} MiB, and the worker takes {_mib(rest_bytes)} MiB without the models that may leave; "
-        f"residency.memory_budget_mib allows {_mib(budget_bytes)}"
+        f"residency.memory_budget_mib leaves {_mib(budget_bytes)}"
     )
 
 

@@ -23,6 +23,8 @@ from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 log = structlog.get_logger(__name__)
 
 COLD_START_EDGES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+ROOM_SHARE: Final = 0.95
+"""Of the budget; what is left is for what a load takes for a moment, and for requests."""
 TOO_LARGE_S: Final = 60.0
 """After this time a model that did not fit may be asked for again: something else may have left."""
 LEFT_S: Final = 3.0
@@ -185,9 +187,10 @@ class Residents:
         """By slot, how many models are in, and what they take by what they took when they were tried."""
         return {slot: (len(worker.since_s), worker.size_bytes) for slot, worker in list(self._workers.items())}
 
-    def decide(self, slot: int, state: WorkerState, registered: Registered) -> None:
-        """Lets models in, and has others leave."""
+    def decide(self, slot: int, state: WorkerState, registered: Registered) -> bool:
+        """Lets models in, and has others leave; whether other models than before are known not to fit."""
         worker, now_s = self._worker(slot), self._clock()
+        former = {*worker.too_large}
         self._forget(worker, registered.plans, now_s)
         for model in self._all_pinned(registered.plans):
             self._let_in(worker, model, registered, now_s)
@@ -195,6 +198,7 @@ class Residents:
         # Before it accepts calls, its process is still importing, and nobody waits.
         if state.resident_bytes:
             self._change(slot, state, registered, now_s)
+        return worker.too_large.keys() != former
 
     def _change(self, slot: int, state: WorkerState, registered: Registered, now_s: float) -> None:
         worker = self._worker(slot)
@@ -208,7 +212,7 @@ class Residents:
             self._held(worker, state, registered),
             asked,
             used_bytes=self._used_bytes(worker, state, registered),
-            budget_bytes=(self.settings.memory_budget_mib or 0) * _MEBIBYTE,
+            budget_bytes=int(ROOM_SHARE * (self.settings.memory_budget_mib or 0) * _MEBIBYTE),
             stay_s=self.settings.stay_s,
             now_s=now_s,
             is_loading=any(one.state == "LOADING" for one in state.versions.values()),

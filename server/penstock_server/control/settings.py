@@ -163,14 +163,15 @@ class ResidencySettings:
         pinned: the models that are loaded at the start and never leave, each by its name or a pattern such as `fraud-*`.
         wait_s: how long a call waits for its model to be loaded, unless its own deadline comes first. Then it ends UNAVAILABLE.
         waiting_calls: how many calls of a worker may wait for models.
-        stay_s: how long a model stays at least once it was let in, whatever else is asked for.
+        stay_s: how long a model stays at least after its last answer, whatever else is asked for: models that are in use do not
+            leave for each other.
     """
 
     memory_budget_mib: int | None = None
     pinned: tuple[str, ...] = ()
     wait_s: float = 30.0
     waiting_calls: int = 1000
-    stay_s: float = 10.0
+    stay_s: float = 5.0
 
     def __post_init__(self) -> None:
         if self.memory_budget_mib is not None and self.memory_budget_mib < 1:

@@ -33,7 +33,15 @@ from penstock_server.control.reconcile import Versions, load_order, next_steps, 
 from penstock_server.control.residents import Registered, Residents, Use, WorkerState
 from penstock_server.control.settings import AirlockSettings, ResidencySettings, WatchdogSettings
 from penstock_server.control.verdict import LoadSettings, Trial, Verdict
-from penstock_server.control.view import ServerView, Standing, WorkerView, held_by, version_statuses, version_views
+from penstock_server.control.view import (
+    ServerView,
+    Standing,
+    VersionView,
+    WorkerView,
+    held_by,
+    version_statuses,
+    version_views,
+)
 from penstock_server.control.worker_pool import LOOK_S, StartWorker, WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import NotFoundError, UnavailableError
@@ -50,6 +58,10 @@ from penstock_server.transport.shared_port import SharedPort
 log = structlog.get_logger(__name__)
 
 _STANDBY: Final = "not in memory; it is loaded when it is asked for"
+PLAN_SHARE: Final = 0.02
+"""What may be loaded is worked out anew at each round, unless that takes more than this share of the time: then less often."""
+BUSY_PLAN_SHARE: Final = 0.2
+"""The same while something waits for it: versions are being fetched or tried, which of thousands takes long enough."""
 RECONCILE_S: Final = 1.0
 """The longest time between two rounds, so that fetches that failed are tried again."""
 PATIENCE_S: Final = 10.0
@@ -130,18 +142,27 @@ class Supervisor:
         self._change = asyncio.Event()
         # Set at the end of the present round.
         self._round = asyncio.Event()
-        self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set, read_files=read_files)
+        self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._plan_soon, read_files=read_files)
         self._run_trial = run_trial
-        self._airlock = Airlock(self._try, proven, changed=self._change.set)
+        self._airlock = Airlock(self._try, proven, changed=self._plan_soon)
         self._quarantine = Quarantine(clock)
         self._process_ends: Counter[VersionKey] = Counter()
         self._fallbacks = Fallbacks()
         self.residents = Residents(residency, clock)
         self._resident_bytes = resident_bytes
-        # What may be loaded, as of the last round.
+        # What may be loaded, when that was worked out, how long it took, and whether it must be, or should be, done again.
+        self._known = Versions()
         self._loadable: AbstractSet[VersionKey] = frozenset()
+        self._needed: Mapping[str, frozenset[str]] = {}
+        self._planned_s, self._plan_took_s = float("-inf"), 0.0
+        self._must_plan, self._should_plan = True, False
+        # How each version stood then, by what desired state and which versions that answered before.
+        self._standings: dict[VersionKey, Standing] = {}
+        self._stood: tuple[Desired, Mapping[str, str]] = (Desired(), {})
+        # The views of models of which nothing has changed since.
+        self._views: dict[str, tuple[VersionView, ...]] = {}
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.kernels = KernelCompiler(FEATURE_KERNELS, self._change.set, clock=clock)
+        self.kernels = KernelCompiler(FEATURE_KERNELS, self._plan_now, clock=clock)
         self.ready = asyncio.Event()
         self._pool = WorkerPool(
             workers,
@@ -150,7 +171,7 @@ class Supervisor:
             quarantine=self._quarantine,
             limits=watchdog,
             on_event=self._on_event,
-            changed=self._change.set,
+            changed=self._plan_now,
             was_ready=self.ready.is_set,
             fail=self._fail,
             look_s=look_s,
@@ -163,11 +184,21 @@ class Supervisor:
             if self._desired.problems.get(model) != problem:
                 log.warning("the source reports a problem", model=model, problem=problem)
         self._desired = desired
-        self._change.set()
+        self._plan_now()
 
     def on_polled(self) -> None:
         """Records that the source was polled: from now on an empty desired state is an answer, not the lack of one."""
         self._is_polled = True
+        self._change.set()
+
+    def _plan_now(self) -> None:
+        """Something has changed that what may be loaded depends on."""
+        self._must_plan = True
+        self._change.set()
+
+    def _plan_soon(self) -> None:
+        """The same, of which much may happen at once: a version was fetched or tried."""
+        self._should_plan = True
         self._change.set()
 
     async def run(self) -> None:
@@ -182,17 +213,30 @@ class Supervisor:
                     if not isinstance(error, OSError) and not self.ready.is_set():
                         raise
                     log.exception("a round failed; trying again")
+                    self._must_plan = True
                 self._round.set()
                 self._round = asyncio.Event()
                 # Not wait_for, which in Python 3.11 loses a cancellation that comes together with a change.
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._reconcile_s):
+                    async with asyncio.timeout(self._pause_s()):
                         await self._change.wait()
                 self._change.clear()
 
+    def _pause_s(self) -> float:
+        """Until the next round, if nothing happens before."""
+        if self._is_stopping or not self._should_plan:
+            return self._reconcile_s
+        return min(self._reconcile_s, max(0.0, self._plan_due_s() - self._clock()))
+
+    def _plan_due_s(self) -> float:
+        """When what may be loaded is worked out again."""
+        if self._must_plan:
+            return float("-inf")
+        return self._planned_s + self._plan_took_s / (BUSY_PLAN_SHARE if self._should_plan else PLAN_SHARE)
+
     async def act(self) -> None:
         """Acts on all that is known now."""
-        self._change.set()
+        self._plan_now()
         await self._round.wait()
 
     async def next_round(self) -> None:
@@ -202,6 +246,7 @@ class Supervisor:
     def want(self, model: str) -> None:
         """Has a model loaded into every worker, where models are loaded when they are asked for."""
         if self.residents.is_on and model in self._desired.models:
+            self._should_plan = True
             for slot, worker in self._pool.workers.items():
                 if model not in worker.plans:
                     self.residents.ask(slot, model)
@@ -338,6 +383,8 @@ class Supervisor:
             case messages.ControlRequest():
                 self._responder.respond(event, worker.send)
                 return  # nothing changed
+        self._must_plan = self._must_plan or isinstance(event, messages.LoadFailed | messages.ProcessEnded)
+        self._should_plan = self._should_plan or isinstance(event, messages.Unloaded)
         self._change.set()
 
     def _note(
@@ -346,6 +393,7 @@ class Supervisor:
         """Notes what became of a version that the worker goes on with, or which model its callers wait for."""
         if isinstance(event, messages.Wanted):
             self.residents.ask(worker.slot, event.model)
+            self._should_plan = self._should_plan or not self._is_on_call(event.model)  # so that it is tried first
             return
         key = event.model, event.version
         if isinstance(event, messages.ProcessEnded):
@@ -366,29 +414,61 @@ class Supervisor:
     def _reconcile(self) -> None:
         if self._is_stopping:
             return
+        if self._plan_due_s() <= self._clock():
+            self._plan()
+        loaded = self._loaded()
+        for port in self._ports:
+            port.keep(self._pool.workers)
+        for worker in self._pool.workers.values():
+            worker.forget_failures(self._fetcher.artifacts)
+            self._reconcile_worker(worker, self._desired_of(worker), loaded)
+        self._note_what_answers()
+        if not self.ready.is_set() and self.view().is_ready:
+            self.ready.set()
+
+    def _plan(self) -> None:
+        """Works out what is to be fetched, what is to be tried, and what may be loaded: of all models."""
+        started_s = self._clock()
+        self._must_plan = self._should_plan = False
+        workers = self._pool.workers.values()
         wanted = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()}
-        held = {key for worker in self._pool.workers.values() for key in worker.versions}
+        held = {key for worker in workers for key in worker.versions}
         # Versions that some worker holds: metrics and drift need their files until they are unloaded.
         others = sorted(wanted | (held & self._fetcher.artifacts.keys()))
         order = load_order(self._asked_first(), Versions(fallbacks=self._fallbacks.versions), {})
         self._fetcher.require([*order, *others], self._fallbacks.required(self._desired.identities))
         self._airlock.require(self._trials(order))
-        loaded = self._loaded()
-        self._gated = self._refused_by_gates(order, loaded)
+        self._gated = self._refused_by_gates(order, self._loaded())
         self._quarantine.keep(wanted | held)
         for key in self._process_ends.keys() - wanted - held:
             del self._process_ends[key]
-        known = self._known()
-        self._loadable = known.loadable.keys()
-        for port in self._ports:
-            port.keep(self._pool.workers)
-        for worker in self._pool.workers.values():
-            worker.forget_failures(self._fetcher.artifacts)
+        self._known = self._found()
+        self._loadable = self._known.loadable.keys()
+        self._needed = self._needs()
+        changed = self._restood(wanted | held)
+        for worker in workers:
             self._counters.keep(worker.slot, wanted | worker.versions.keys())
-            self._reconcile_worker(worker, self._desired_of(worker), known, loaded)
-        self._note_what_answers()
-        if not self.ready.is_set() and self.view().is_ready:
-            self.ready.set()
+            worker.touched |= changed
+        for model in changed:
+            self._views.pop(model, None)
+        self._planned_s = self._clock()
+        self._plan_took_s = self._planned_s - started_s
+
+    def _restood(self, keys: AbstractSet[VersionKey]) -> set[str]:
+        """Notes how these versions stand, and gives the models of which something is otherwise than at the last time."""
+        former, former_desired = self._standings, self._stood
+        self._standings = {key: self._standing(key) for key in keys}
+        self._stood = (self._desired, self._fallbacks.versions)
+        changed = {key[0] for key, standing in self._standings.items() if former.get(key) != standing}
+        changed |= {key[0] for key in former.keys() - keys}
+        for now, before in (
+            (self._desired.models, former_desired[0].models),
+            (self._desired.problems, former_desired[0].problems),
+            (self._fallbacks.versions, former_desired[1]),
+        ):
+            if now is not before:
+                changed |= {model for model in now.keys() | before.keys() if now.get(model) != before.get(model)}
+        return changed
 
     def _asked_first(self) -> Mapping[str, TrafficPlan]:
         """The desired plans, those first of models that callers wait for."""
@@ -407,7 +487,8 @@ class Supervisor:
             self._resident_bytes(worker.pid) if worker.is_listening else 0,
             {key: Use(*found) for key, found in self._counters.uses(worker.slot).items()},
         )
-        self.residents.decide(worker.slot, state, Registered(plans, self._size, self._needs()))
+        if self.residents.decide(worker.slot, state, Registered(plans, self._size, self._needed)):
+            self._plan_now()
         return {model: plans[model] for model in self.residents.models(worker.slot)}
 
     def _size(self, key: VersionKey) -> int | None:
@@ -473,7 +554,7 @@ class Supervisor:
                 log.error("version cannot be served", model=key[0], version=key[1], reason=reason)
         return refused
 
-    def _known(self) -> Versions:
+    def _found(self) -> Versions:
         """What may be loaded by any worker."""
         keys = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()} & self._fetcher.artifacts.keys()
         identities = {key: self._fetcher.identity(key) for key in keys}
@@ -533,17 +614,16 @@ class Supervisor:
         self,
         worker: WorkerProcess,
         desired: Mapping[str, TrafficPlan],
-        known: Versions,
         loaded: AbstractSet[tuple[VersionKey, str]],
     ) -> None:
         """Sends one worker its next commands; none while it has not confirmed the last plans."""
         if worker.is_serve_pending:
             return
-        steps = next_steps(desired, self._known_to(worker, known, loaded), worker.snapshot())
+        steps = next_steps(desired, self._known_to(worker, self._known, loaded), worker.snapshot())
         if steps.load is not None:
             self._load(worker, steps.load)
         for key in steps.unload:
-            worker.versions[key] = VersionStatus("UNLOADING")
+            worker.on_unloading(key)
         self._serve(worker, worker.plans if steps.plans is None else dict(steps.plans))
         for key in steps.unload:
             worker.send(messages.Unload(*key))  # after the statuses, which say to callers why it does not answer
@@ -577,16 +657,24 @@ class Supervisor:
 
     def _serve(self, worker: WorkerProcess, plans: dict[str, TrafficPlan]) -> None:
         held = [held_by(worker)]
-        models = {
-            model: ModelRoutes(
+        routes = worker.routes
+        names = self._desired.models.keys() | plans.keys() | self._desired.problems.keys()
+        changed = {model for model, one in routes.items() if one.plan is not plans.get(model)}
+        for model in (worker.touched | changed | names - routes.keys()) & names:
+            found = ModelRoutes(
                 plans.get(model),
                 version_statuses(model, self._desired.models.get(model), held, self._standing),
                 self._desired.problems.get(model, ""),
                 self._is_on_call(model),
             )
-            for model in sorted(self._desired.models.keys() | plans.keys() | self._desired.problems.keys())
-        }
-        worker.serve(models, self._is_settled(worker))
+            if routes.get(model) != found:
+                routes[model] = found
+        for model in routes.keys() - names:
+            del routes[model]
+        for model in worker.touched:
+            self._views.pop(model, None)
+        worker.touched.clear()
+        worker.serve(dict(routes), self._is_settled(worker))
 
     def _is_on_call(self, model: str) -> bool:
         """Whether a model is loaded when it is asked for, and can be."""
@@ -672,7 +760,7 @@ class Supervisor:
     def view(self) -> ServerView:
         """What is known now."""
         workers = list(self._pool.workers.values())
-        versions = version_views(self._desired, workers, self._standing)
+        versions = version_views(self._desired, workers, self._standing, self._views)
         return ServerView(
             versions=versions,
             workers=tuple(

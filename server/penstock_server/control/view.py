@@ -1,6 +1,6 @@
 """What the supervisor shows of itself: records for people and metrics, computed from the workers' state."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -153,27 +153,52 @@ def _first(shares: Iterable[float | None]) -> float | None:
 
 
 def version_views(
-    desired: Desired, workers: Sequence[WorkerProcess], standing: Callable[[VersionKey], Standing]
+    desired: Desired,
+    workers: Sequence[WorkerProcess],
+    standing: Callable[[VersionKey], Standing],
+    known: MutableMapping[str, tuple[VersionView, ...]] | None = None,
 ) -> tuple[VersionView, ...]:
-    """Every version that is desired or held, by model and version."""
+    """Every version that is desired or held, by model and version.
+
+    Args:
+        desired: what is desired.
+        workers: what holds versions.
+        standing: what is known of a version apart from them.
+        known: the views of models of which nothing has changed since; those that are missing are added.
+    """
+    known = {} if known is None else known
     held = [held_by(worker) for worker in workers]
-    models = sorted(desired.models.keys() | {model for one in held for model in one})
+    for model in {model for worker in workers for model in list(worker.touched)}:
+        known.pop(model, None)
+    views: list[VersionView] = []
+    for model in sorted(desired.models.keys() | {model for one in held for model in one}):
+        found = known.get(model)
+        if found is None:
+            found = known[model] = _model_views(model, desired, workers, held, standing)
+        views += found
+    return tuple(views)
+
+
+def _model_views(
+    model: str,
+    desired: Desired,
+    workers: Sequence[WorkerProcess],
+    held: Sequence[Statuses],
+    standing: Callable[[VersionKey], Standing],
+) -> tuple[VersionView, ...]:
+    plans = [plan for worker in workers if (plan := worker.plans.get(model)) is not None]
+    statuses = version_statuses(model, desired.models.get(model), held, standing)
     views = []
-    for model in models:
-        plans = [plan for worker in workers if (plan := worker.plans.get(model)) is not None]
-        statuses = version_statuses(model, desired.models.get(model), held, standing)
-        for version, status in sorted(statuses.items()):
-            roles = tuple(role for role in ROLES if any(role in plan.roles(version) for plan in plans))
-            weight = _first(plan.weight(version) for plan in plans)
-            fraction = _first(plan.fraction(version) for plan in plans)
-            reason = status.reason or desired.problems.get(model, "")
-            plan_wanted = desired.models.get(model)
-            wanted = plan_wanted.roles(version) if plan_wanted else ()
-            engine = next((found for worker in workers if (found := worker.engines.get((model, version)))), "")
-            runs = next((one for worker in workers if (one := worker.runs.get((model, version)))), None)
-            views.append(
-                VersionView(model, version, status.state, roles, weight, fraction, reason, wanted, engine, runs)
-            )
+    for version, status in sorted(statuses.items()):
+        roles = tuple(role for role in ROLES if any(role in plan.roles(version) for plan in plans))
+        weight = _first(plan.weight(version) for plan in plans)
+        fraction = _first(plan.fraction(version) for plan in plans)
+        reason = status.reason or desired.problems.get(model, "")
+        plan_wanted = desired.models.get(model)
+        wanted = plan_wanted.roles(version) if plan_wanted else ()
+        engine = next((found for worker in workers if (found := worker.engines.get((model, version)))), "")
+        runs = next((one for worker in workers if (one := worker.runs.get((model, version)))), None)
+        views.append(VersionView(model, version, status.state, roles, weight, fraction, reason, wanted, engine, runs))
     return tuple(views)
 
 

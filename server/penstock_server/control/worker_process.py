@@ -59,6 +59,8 @@ class WorkerProcess:
         vigil: what the watchdog has seen of it.
         is_silent: whether its loop has not come round for long.
         kill_cause: why the watchdog killed it, if it did.
+        touched: the models of which something has changed here since the last routes were sent.
+        routes: the routes of each model, as they were sent last.
         ended: set when the process is gone.
     """
 
@@ -85,6 +87,8 @@ class WorkerProcess:
         self.vigil = Vigil()
         self.is_silent = False
         self.kill_cause: Cause | None = None
+        self.touched: set[str] = set()
+        self.routes: dict[str, ModelRoutes] = {}
         self.ended = asyncio.Event()
         self._process = process
         self._reader = reader
@@ -121,6 +125,7 @@ class WorkerProcess:
     def load(self, command: messages.Load, identity: str) -> None:
         """Sends a `Load`; a version that answers goes on until its new files are loaded."""
         key = command.model, command.version
+        self.touched.add(key[0])
         self.tried[key] = identity
         self.loading = key
         if key not in self.identities:
@@ -130,6 +135,7 @@ class WorkerProcess:
     def on_loaded(self, key: VersionKey, engine: str = "", runs: BatchRuns | None = None) -> str:
         """Records that it has loaded what it was told to, and what runs it and how; returns the identity of these files."""
         self.loading = None
+        self.touched.add(key[0])
         identity = self.identities[key] = self.tried.get(key, "")
         self.versions[key] = VersionStatus("READY")
         self.engines[key] = engine
@@ -141,6 +147,7 @@ class WorkerProcess:
     def on_load_failed(self, key: VersionKey, reason: str) -> None:
         """Records that it cannot load a version; other files of the version that it has answer on."""
         self.loading = None
+        self.touched.add(key[0])
         if key in self.identities:
             self.notes[key] = f"its new files cannot be loaded, and the former ones answer: {reason}"
         else:
@@ -153,13 +160,20 @@ class WorkerProcess:
         ]:
             self.on_unloaded(key)
 
+    def on_unloading(self, key: VersionKey) -> None:
+        """Records that it is to unload a version, once the routes without it are in force."""
+        self.touched.add(key[0])
+        self.versions[key] = VersionStatus("UNLOADING")
+
     def on_unloaded(self, key: VersionKey) -> None:
         """Records that it holds a version no more."""
+        self.touched.add(key[0])
         for held in (self.versions, self.identities, self.tried, self.notes, self.engines, self.runs, self.unbound):
             held.pop(key, None)
 
     def on_bound(self, key: VersionKey, reason: str) -> None:
         """Records why an ensemble that it has loaded cannot answer; "" if it can."""
+        self.touched.add(key[0])
         self.unbound.pop(key, None)
         if reason:
             self.unbound[key] = reason
@@ -179,7 +193,10 @@ class WorkerProcess:
     def on_served(self, generation: int) -> None:
         """Records that the worker confirmed plans; they are in force if they are the last that were sent."""
         if generation == self._sent.generation:
+            former = self.plans
             self.plans = {model: one.plan for model, one in self._sent.models.items() if one.plan is not None}
+            self.touched |= {model for model, plan in self.plans.items() if former.get(model) is not plan}
+            self.touched |= former.keys() - self.plans.keys()
             self.is_serve_pending = False
 
     def listen(self, address: str) -> None:

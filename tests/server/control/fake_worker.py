@@ -103,7 +103,7 @@ class FakeWorker:
                 if plans != self._plans:
                     self._plans = dict(plans)
                     self.said.put_nowait(
-                        " ".join(["serve", *(f"{name}:{_short(plan)}" for name, plan in plans.items())])
+                        " ".join(["serve", *(f"{name}:{_short(plan)}" for name, plan in sorted(plans.items()))])
                     )
                 if self.confirms:
                     self.tell(messages.Served(generation))

@@ -45,6 +45,7 @@ OLD, NEW = held(used_s=10), held(used_s=20)
         pytest.param({"old": OLD}, {"a": 3, "b": 2}, 95, ["a", "b"], {}, id="several at once"),
         pytest.param({"old": OLD, "new": NEW}, {}, 101, [], {"old": "measured"}, id="the process has grown"),
         pytest.param({"old": held(used_s=NOW_S - 9)}, {}, 101, [], {}, id="what is in use does not leave for that"),
+        pytest.param({"old": held(used_s=NOW_S - 9)}, {"a": 10}, 95, [], {}, id="nor for another one"),
     ],
 )  # fmt: skip
 def test_what_comes_and_goes(
@@ -59,7 +60,7 @@ def test_a_model_that_never_fits_is_told_so_and_holds_up_nobody() -> None:
     assert found.let_in == ("a",)
     assert found.too_large == {
         "huge": "needs about 50 MiB, and the worker takes 70 MiB without the models that may leave; "
-        "residency.memory_budget_mib allows 100"
+        "residency.memory_budget_mib leaves 100"
     }
 
 
@@ -84,12 +85,16 @@ def test_what_holds_whatever_happens(models: dict[str, Held], asked: dict[str, i
     gone = sum(models[name].size_bytes for name in found.evict)
     come = sum(asked[name] for name in found.let_in)
     assert not any(models[name].is_pinned or models[name].is_busy for name in found.evict)
-    assert not any(NOW_S - models[name].since_s < 10 for name in found.evict)
+    assert not any(NOW_S - max(models[name].since_s, models[name].used_s) < 10 for name in found.evict)
     assert not come or used - gone + come <= budget
     # Those that are let in are the first of those that fit at all.
     assert list(found.let_in) == [name for name in asked if name not in found.too_large][: len(found.let_in)]
     # Nothing leaves that was used later than something that stays and might have left.
-    may_go = {name for name, one in models.items() if not (one.is_pinned or one.is_busy or NOW_S - one.since_s < 10)}
+    may_go = {
+        name
+        for name, one in models.items()
+        if not (one.is_pinned or one.is_busy or NOW_S - max(one.since_s, one.used_s) < 10)
+    }
     stayed = [models[name].used_s for name in may_go - found.evict.keys()]
     assert not stayed or all(models[name].used_s <= min(stayed) for name in found.evict)
 

@@ -11,7 +11,7 @@ from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 
 MIB = 1 << 20
 BASE = 50
-SETTINGS = ResidencySettings(memory_budget_mib=100, pinned=("pinned-*",), stay_s=10.0)
+SETTINGS = ResidencySettings(memory_budget_mib=106, pinned=("pinned-*",), stay_s=10.0)
 
 
 class World:

@@ -250,6 +250,7 @@ async def test_versions_with_features_wait_for_the_kernels_and_others_do_not(
     server.supervisor.on_desired(desired(fares=TrafficPlan("1"), plain=TrafficPlan("1")))
     await worker.hears("load plain 1")
     kernels.failure = kernels.reason = "numba is not installed"
+    await server.supervisor.act()
     assert [each.reason for each in server.supervisor.view().versions] == ["numba is not installed", ""]
     kernels.failure, kernels.is_ready = "", True
     worker.tell(loaded("plain", "1"))
