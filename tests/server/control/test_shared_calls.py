@@ -119,17 +119,19 @@ class Server:
         return self.retrainer.status().models["m"].decisions[0].held
 
 
-LOOP = asyncio.new_event_loop()
+LOOPS: list[asyncio.AbstractEventLoop] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _loop() -> Iterator[None]:
+    """A loop for as long as the module's tests run one after the other; a process may come back to the module."""
+    LOOPS.append(asyncio.new_event_loop())
     yield
-    LOOP.close()
+    LOOPS.pop().close()
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return LOOP.run_until_complete(coroutine)
+    return LOOPS[-1].run_until_complete(coroutine)
 
 
 def test_one_of_two_calls_and_the_other_says_who_acts() -> None:
