@@ -98,6 +98,7 @@ class _Worker:
         asked_s: when each model was asked for that is not in.
         cold_s: when each model was asked for that is in and does not answer yet.
         too_large: why a model does not fit, and when that was found.
+        alone: the models whose champion is alone in memory, since the other versions do not fit, and when that was found.
         size_bytes: what the models take that are in, by what they took when they were tried.
         sizes: what each of their versions takes.
     """
@@ -108,6 +109,7 @@ class _Worker:
         self.asked_s: dict[str, float] = {}
         self.cold_s: dict[str, float] = {}
         self.too_large: dict[str, tuple[str, float]] = {}
+        self.alone: dict[str, float] = {}
         self.size_bytes = 0
         self.sizes: dict[VersionKey, int] = {}
 
@@ -171,6 +173,19 @@ class Residents:
         """Why a model never fits, in one sentence; "" if it does, or nobody has asked for it."""
         return next((one.too_large[model][0] for one in self._workers.values() if model in one.too_large), "")
 
+    def is_left_out(self, model: str, version: str, plan: TrafficPlan) -> bool:
+        """Whether a version does not fit beside its model's champion, which is more important."""
+        return version != plan.champion and any(model in one.alone for one in self._workers.values())
+
+    def fitting(self, slot: int, plans: Mapping[str, TrafficPlan]) -> Mapping[str, TrafficPlan]:
+        """The plans as far as a worker has room for them: where not all versions of a model fit, its champion's alone."""
+        worker, now_s = self._worker(slot), self._clock()
+        # Whether they fit now, `decide` is asked in the same round.
+        worker.alone = {model: at_s for model, at_s in worker.alone.items() if now_s - at_s < TOO_LARGE_S}
+        if not worker.alone:
+            return plans
+        return {**plans, **{model: TrafficPlan(plans[model].champion) for model in worker.alone if model in plans}}
+
     def models(self, slot: int) -> list[str]:
         """The models that a worker is to have in memory: those that callers wait for first, then the last used ones."""
         worker = self._worker(slot)
@@ -188,9 +203,12 @@ class Residents:
         return {slot: (len(worker.since_s), worker.size_bytes) for slot, worker in list(self._workers.items())}
 
     def decide(self, slot: int, state: WorkerState, registered: Registered) -> bool:
-        """Lets models in, and has others leave; whether other models than before are known not to fit."""
+        """Lets models in, and has others leave; whether other models or versions than before are known not to fit.
+
+        The plans are those that `fitting` gave, which may give others afterwards.
+        """
         worker, now_s = self._worker(slot), self._clock()
-        former = {*worker.too_large}
+        former = [{*worker.too_large}, {*worker.alone}]
         self._forget(worker, registered.plans, now_s)
         for model in self._all_pinned(registered.plans):
             self._let_in(worker, model, registered, now_s)
@@ -198,7 +216,7 @@ class Residents:
         # Before it accepts calls, its process is still importing, and nobody waits.
         if state.resident_bytes:
             self._change(slot, state, registered, now_s)
-        return worker.too_large.keys() != former
+        return [{*worker.too_large}, {*worker.alone}] != former
 
     def _change(self, slot: int, state: WorkerState, registered: Registered, now_s: float) -> None:
         worker = self._worker(slot)
@@ -208,16 +226,27 @@ class Residents:
             for model, size in sizes.items()
             if size is not None
         }
+        held, used_bytes = self._held(worker, state, registered), self._used_bytes(worker, state, registered)
+        budget_bytes = int(ROOM_SHARE * (self.settings.memory_budget_mib or 0) * _MEBIBYTE)
+        rest_bytes = used_bytes - sum(one.size_bytes for one in held.values() if not one.is_pinned)
+        is_loading = any(one.state == "LOADING" for one in state.versions.values())
+        for model, one in held.items() if not is_loading else ():
+            is_whole = all((model, version) in state.versions for version in registered.plans[model].versions)
+            # What is in memory stays there: a process may grow for a while by what it is asked.
+            if not is_whole and rest_bytes + (0 if one.is_pinned else one.size_bytes) > budget_bytes:
+                self._leave_alone(slot, model, registered, now_s)
         found = changes(
-            self._held(worker, state, registered),
+            held,
             asked,
-            used_bytes=self._used_bytes(worker, state, registered),
-            budget_bytes=int(ROOM_SHARE * (self.settings.memory_budget_mib or 0) * _MEBIBYTE),
+            used_bytes=used_bytes,
+            budget_bytes=budget_bytes,
             stay_s=self.settings.stay_s,
             now_s=now_s,
-            is_loading=any(one.state == "LOADING" for one in state.versions.values()),
+            is_loading=is_loading,
         )
         for model, reason in found.too_large.items():
+            if self._leave_alone(slot, model, registered, now_s):
+                continue  # it stays asked for
             worker.too_large[model] = (reason, now_s)
             del worker.asked_s[model]
             self.totals.cold_starts["failed"] += 1
@@ -233,6 +262,15 @@ class Residents:
             worker.cold_s[model] = worker.asked_s.pop(model)
             self._let_in(worker, model, registered, now_s)
 
+    def _leave_alone(self, slot: int, model: str, registered: Registered, now_s: float) -> bool:
+        """Has the champion in memory without the model's other versions; whether there are any."""
+        others = registered.plans[model].versions[1:]
+        if not others or registered.plans[model].champion is None:
+            return False
+        self._worker(slot).alone[model] = now_s
+        log.warning("versions do not fit beside their champion", slot=slot, model=model, versions=others)
+        return True
+
     def _forget(self, worker: _Worker, plans: Mapping[str, TrafficPlan], now_s: float) -> None:
         for known in (worker.since_s, worker.used_s, worker.cold_s, worker.asked_s):
             for model in known.keys() - plans.keys():
@@ -245,6 +283,8 @@ class Residents:
         for model in [model for model in worker.asked_s if now_s - worker.used_s[model] > LEFT_S]:
             del worker.asked_s[model]
             self.totals.cold_starts["failed"] += 1
+        for model in worker.alone.keys() - worker.since_s.keys() - worker.asked_s.keys():
+            del worker.alone[model]
 
     def _let_in(self, worker: _Worker, model: str, registered: Registered, now_s: float) -> None:
         for each in (model, *sorted(registered.needs.get(model, ()))):

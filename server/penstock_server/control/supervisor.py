@@ -58,6 +58,7 @@ from penstock_server.transport.shared_port import SharedPort
 log = structlog.get_logger(__name__)
 
 _STANDBY: Final = "not in memory; it is loaded when it is asked for"
+_LEFT_OUT: Final = "does not fit in memory beside the champion; residency.memory_budget_mib is too small for both"
 PLAN_SHARE: Final = 0.02
 """What may be loaded is worked out anew at each round, unless that takes more than this share of the time: then less often."""
 BUSY_PLAN_SHARE: Final = 0.2
@@ -487,9 +488,11 @@ class Supervisor:
             self._resident_bytes(worker.pid) if worker.is_listening else 0,
             {key: Use(*found) for key, found in self._counters.uses(worker.slot).items()},
         )
-        if self.residents.decide(worker.slot, state, Registered(plans, self._size, self._needed)):
+        fitting = self.residents.fitting(worker.slot, plans)
+        if self.residents.decide(worker.slot, state, Registered(fitting, self._size, self._needed)):
             self._plan_now()
-        return {model: plans[model] for model in self.residents.models(worker.slot)}
+        fitting = self.residents.fitting(worker.slot, plans)
+        return {model: fitting[model] for model in self.residents.models(worker.slot)}
 
     def _size(self, key: VersionKey) -> int | None:
         """What a version takes in memory; None if it cannot be loaded, or not yet."""
@@ -748,6 +751,8 @@ class Supervisor:
         verdict = self._airlock.verdict(key, self._fetcher.identity(key))
         if verdict is not None and self.residents.is_on:
             too_large = self.residents.why_not(key[0])
+            if self.residents.is_left_out(*key, self._desired.models.get(key[0], TrafficPlan())):
+                too_large = _LEFT_OUT
             status = VersionStatus("UNAVAILABLE", too_large) if too_large else VersionStatus("STANDBY", _STANDBY)
             return Standing(status, note=verdict.note)
         if verdict is not None:

@@ -7,7 +7,7 @@ from penstock.names import VersionKey
 from penstock_server.control import residency
 from penstock_server.control.residents import LEFT_S, TOO_LARGE_S, Registered, Residents, Use, WorkerState
 from penstock_server.control.settings import ResidencySettings
-from penstock_server.rollout.plan import TrafficPlan, VersionStatus
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan, VersionStatus
 
 MIB = 1 << 20
 BASE = 50
@@ -31,13 +31,16 @@ class World:
         """A round after these were asked for; what the worker is to have then, by name."""
         for model in asked:
             self.residents.ask(0, model)
-        taken = BASE + self.more + 10 * len(self.versions)
+        taken = BASE + self.more + sum(self.sizes.get(key, 10 * MIB) for key in self.versions) // MIB
         ready = {model for (model, _), one in self.versions.items() if one.state == "READY"}
         state = WorkerState(self.versions, ready, taken * MIB if listens else 0, self.uses)
-        self.residents.decide(0, state, Registered(self.plans, self.sizes.get, self.needs))
-        models = self.residents.models(0)
+        fitting = self.residents.fitting(0, self.plans)
+        self.residents.decide(0, state, Registered(fitting, self.sizes.get, self.needs))
+        models, fitting = self.residents.models(0), self.residents.fitting(0, self.plans)
         if does:
-            self.versions = {(model, "1"): VersionStatus("READY") for model in models}
+            self.versions = {
+                (model, version): VersionStatus("READY") for model in models for version in fitting[model].versions
+            }
         return sorted(models)
 
     def answer(self, model: str, *, is_busy: bool = False) -> None:
@@ -141,6 +144,36 @@ def test_a_model_that_never_fits_is_refused_for_a_while(world: World) -> None:
     world.clock.now += TOO_LARGE_S
     world.round()
     assert world.residents.why_not("a") == ""
+
+
+@pytest.mark.parametrize("model", ["a", "pinned-p"])
+def test_a_canary_that_does_not_fit_stays_out_and_its_champion_in(world: World, model: str) -> None:
+    world.round("a")
+    world.sizes[model, "2"] = 45 * MIB
+    world.plans[model] = TrafficPlan("1", (Arm("2", 0.1),))
+    world.round()
+    assert (model, "1") in world.versions
+    assert (model, "2") not in world.versions
+    assert world.residents.is_left_out(model, "2", world.plans[model])
+    assert not world.residents.is_left_out(model, "1", world.plans[model])
+    assert world.round("b") == ["a", "b", "pinned-p"]
+    world.sizes[model, "2"] = 10 * MIB
+    world.clock.now += TOO_LARGE_S
+    world.answer("a")
+    world.round()
+    assert (model, "2") in world.versions
+    world.more = 200
+    world.round()
+    assert (model, "2") in world.versions  # what the process takes for a while throws out nothing that is asked
+
+
+def test_a_model_whose_versions_do_not_fit_comes_in_with_its_champion(world: World) -> None:
+    world.sizes["a", "2"] = 45 * MIB
+    world.plans["a"] = TrafficPlan("1", shadows=(ShadowArm("2", 1.0),))
+    world.round("a")
+    world.round()
+    assert world.versions.keys() == {("a", "1"), ("pinned-p", "1")}
+    assert not world.residents.why_not("a")
 
 
 def test_cold_starts_are_timed_from_the_first_call_to_the_answer(world: World) -> None:
