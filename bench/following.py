@@ -26,7 +26,7 @@ from penstock_tools.publish import webhooks
 
 MODEL: Final = "tabular"
 SECRET: Final = "a secret of the bench"
-_ASK_S: Final = 0.002
+_ASK_S: Final = 0.01
 _WITHIN_S: Final = 60.0
 SETTINGS: Final = {
     "poll": "poll_interval_s = 1\n",
