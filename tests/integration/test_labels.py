@@ -210,11 +210,12 @@ def test_no_label_that_was_taken_is_lost_to_a_kill(world: World, victim: str) ->
     traffic.stop()
     taken = len(traffic.taken)
     states = world.until_joined(taken)
-    # Each label that was taken has found its answer, once. Of one whose acknowledgement was lost, or whose answer was, the
-    # traffic does not know; there are as many as calls that a kill ended.
+    # Each label that was taken has found its answer, once; one that had to wait for the next worker may have come too late to
+    # count. Of one whose acknowledgement was lost, or whose answer was, the traffic does not know; there are as many as calls
+    # that a kill ended.
     assert sum(states.values()) - taken <= 8
-    assert states["matched"] >= taken
-    _until(lambda: world.report.totals.of("flag", "1").labelled >= taken, "all labels count")
+    assert states["matched"] + states.get("late", 0) >= taken, states
+    _until(lambda: world.report.totals.of("flag", "1").labelled >= states["matched"], "all labels count")
 
 
 def test_a_label_reaches_the_replica_that_has_the_answer(tmp_path: Path, start: Starter, flag_model: bytes) -> None:
