@@ -37,6 +37,7 @@ GROUND: Final = {
     "per_model",
     "priority",
     "redirections",
+    "sealed",
 }
 """What every room of the server may import."""
 TOOLS_GROUND: Final = {"formatting", "functions", "output", "progress", "server_process"}

@@ -25,4 +25,6 @@ def test_a_process_leaves_the_processor_to_its_server(process):
 def test_of_a_process_that_is_gone_nothing_happens(process):
     process.kill()
     process.wait()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
     priority.to_background(process.pid)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from penstock_server import atomic
+from penstock_server import sealed
 from penstock_server.compiled_models import tables
 from penstock_server.compiled_models.program import Given, ModelProgram, Result, Vectors
 from penstock_server.paths import cache_dir
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 MAX_BYTES: Final = 256 << 20
 """Of all files; those that were not asked for the longest go first."""
 MAGIC: Final = b"penstock program 1\n"
-_DIGEST_BYTES: Final = hashlib.sha256().digest_size
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):
@@ -52,16 +51,13 @@ def key_of(content: bytes, given: Given, vectors: Vectors) -> str:
 def find(key: str) -> ModelProgram | None:
     """The program that was kept by this key; None if there is none, or its file is damaged. It has no forests."""
     path = _path(key)
-    try:
-        data = path.read_bytes()
+    content = sealed.read(path, MAGIC)
+    if content is None:
+        return None
+    with suppress(OSError):
         os.utime(path)
-    except OSError:
-        return None
-    payload = memoryview(data)[len(MAGIC) + _DIGEST_BYTES :]
-    if data[: len(MAGIC) + _DIGEST_BYTES] != MAGIC + hashlib.sha256(payload).digest():
-        return None
     try:
-        found = _files.decode(payload)
+        found = _files.decode(content)
     except msgspec.DecodeError:
         return None
     if found.key != key:
@@ -82,11 +78,9 @@ def keep(key: str, program: ModelProgram) -> None:
         program.work,
         program.about,
     )
-    payload, path = msgspec.msgpack.encode(one), _path(key)
+    path = _path(key)
     try:
-        # Kernels trust what is here: other users must not be able to write it.
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic.write(path, MAGIC + hashlib.sha256(payload).digest() + payload)
+        sealed.write(path, MAGIC, msgspec.msgpack.encode(one))
         _sweep(path.parent)
     except OSError as error:
         log.debug("a compiled graph cannot be kept", folder=str(path.parent), reason=error.strerror)

@@ -28,7 +28,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from penstock_server import atomic, leases
+from penstock_server import leases, sealed
 from penstock_server.errors import UnavailableError
 from penstock_server.kernels.kernel_set import KernelSet
 from penstock_server.kernels.processor import ProcessorBaseline, this_processor
@@ -40,7 +40,6 @@ MAGIC: Final = b"penstock kernels 2\n"
 SHIPPED: Final = Path(__file__).parent / "shipped"
 """The folder of the files that a release has; empty in a checkout."""
 INSTALL: Final = "pip install 'penstock[compile]'"
-_DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _PACKAGE: Final = Path(__file__).parent.parent
 _SOURCES: Final = ("kernels/base.py", "kernels/build.py", "kernels/object_file.py")
 """Part of every set."""
@@ -118,15 +117,11 @@ _files: Final = msgspec.msgpack.Decoder(CompiledFile)
 
 def read(path: Path, key: str) -> CompiledFile | None:
     """The file's content; None if there is no file, it is damaged, or it has another key."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    payload = data[len(MAGIC) + _DIGEST_BYTES :]
-    if data[: -len(payload) or None] != MAGIC + hashlib.sha256(payload).digest():
+    content = sealed.read(path, MAGIC)
+    if content is None:
         return None
     try:
-        found = _files.decode(payload)
+        found = _files.decode(content)
     except msgspec.DecodeError:
         return None
     return found if found.key == key else None
@@ -149,10 +144,7 @@ def write(path: Path, content: CompiledFile) -> None:
     Raises:
         OSError: the folder cannot be created or written to.
     """
-    payload = msgspec.msgpack.encode(content)
-    # Other users must not be able to put machine code here.
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    atomic.write(path, MAGIC + hashlib.sha256(payload).digest() + payload)
+    sealed.write(path, MAGIC, msgspec.msgpack.encode(content))
 
 
 EntryPoint = Callable[..., int]
