@@ -37,8 +37,12 @@ class Registration:
     tags: dict[str, str] = field(default_factory=dict)
 
     @property
+    def content(self) -> "Content":
+        return Content(self.serial, self.kind)
+
+    @property
     def identity(self) -> str:
-        return f"files-{self.serial}"
+        return self.content.identity
 
 
 @dataclass(frozen=True)

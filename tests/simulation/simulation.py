@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
+from penstock_server.control.fetcher import RETRY_DAMAGED_S
 from penstock_server.control.reconcile import plan_keys
+from penstock_server.control.residency import LOW_SHARE
+from penstock_server.control.residents import ROOM_SHARE
 from penstock_server.control.settings import ResidencySettings
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import combine
@@ -29,7 +32,7 @@ from tests.simulation.registry import (
     Store,
     drawn_kind,
 )
-from tests.simulation.server import Pace, Server, Starts
+from tests.simulation.server import BASE_BYTES, Pace, Server, Starts
 from tests.simulation.worker import FakeWorker
 from tests.simulation.world import World, damage
 
@@ -242,9 +245,11 @@ class Simulation:
         if not seconds or world.violations:
             return
         self._is_quiet = True
-        watched_s = 2 * self._pace.poll_s + 10.0
         for _ in range(5):
             before = await self._still()
+            # What cannot be fetched is tried again, which may succeed.
+            retry_s = RETRY_DAMAGED_S if self.server.supervisor._fetcher._failures else 0.0
+            watched_s = 2 * self._pace.poll_s + 10.0 + retry_s
             await asyncio.sleep(watched_s)
             if before == await self._still():
                 world.say(f"nothing happens for {seconds:g} s")
@@ -387,6 +392,9 @@ class Simulation:
 
     def _missing_beside(self, worker: FakeWorker, model: str, plan: TrafficPlan, present: TrafficPlan) -> Iterator[str]:
         """The canaries and shadows that are not served as they should."""
+        if self._residency.is_on and model in self.server.supervisor.residents.alone(worker.slot):
+            yield from self._left_out_without_need(worker, model, plan)
+            return
         for arm in (*plan.canaries, *plan.shadows):
             found, held = self._registration(model, arm.version), worker.executors.get((model, arm.version))
             if found is None or found.kind not in SERVABLE or arm.version == present.champion:
@@ -395,6 +403,20 @@ class Simulation:
                 continue
             if held is None or held.identity != found.identity or arm not in (*present.canaries, *present.shadows):
                 yield f"{worker} serves {model} with {present}, expected {arm} of {found} in it"
+
+    def _left_out_without_need(self, worker: FakeWorker, model: str, plan: TrafficPlan) -> Iterator[str]:
+        """Versions that are said not to fit beside their champion, and do."""
+        server, stay_bytes = self.server, BASE_BYTES
+        for (name, _), executor in worker.executors.items():
+            champion = self.server.supervisor._desired.models.get(name, TrafficPlan()).champion or ""
+            found = self._registration(name, champion)
+            may_leave = found is not None and found.kind in SERVABLE and not self._residency.is_pinned(name)
+            if name != model and (not may_leave or server.may_be_out((name, champion), executor.identity)):
+                stay_bytes += executor.content.size_bytes
+        whole = [self._registration(model, version) for version in plan.versions]
+        whole_bytes = sum(one.content.size_bytes for one in whole if one is not None)
+        if stay_bytes + whole_bytes <= LOW_SHARE * ROOM_SHARE * ((self._residency.memory_budget_mib or 0) << 20):
+            yield f"{worker} has {model} without {plan.versions[1:]}, and {(stay_bytes + whole_bytes) >> 20} MiB fit"
 
     def _registration(self, model: str, version: str) -> Registration | None:
         for registry in self.registries.values():

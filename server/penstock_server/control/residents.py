@@ -9,14 +9,14 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
 
 from penstock.names import VersionKey, VersionState
 from penstock_server.clock import Clock
-from penstock_server.control.residency import EVICTION_REASONS, EvictionReason, Held, changes
+from penstock_server.control.residency import EVICTION_REASONS, LOW_SHARE, EvictionReason, Held, changes
 from penstock_server.control.settings import ResidencySettings
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 
@@ -69,20 +69,34 @@ class Registered:
 
     Attributes:
         plans: what each of them is to serve.
-        size: what a version takes in memory, in bytes; None for one that is not proven.
+        size: what a version takes in memory, in bytes; None for one that cannot be loaded, or not yet.
+        is_refused: whether it is known that a version cannot be loaded.
         needs: the models that an ensemble asks, by its name; without models that ask none.
+        fallbacks: the version of each model that answered before; it is loaded where its champion cannot be.
     """
 
     plans: Mapping[str, TrafficPlan]
     size: Callable[[VersionKey], int | None]
+    is_refused: Callable[[VersionKey], bool] = lambda _: False
     needs: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
+
+    def versions(self, model: str) -> tuple[str, ...]:
+        """The versions that a worker loads for a model, first the one that answers."""
+        champion, others = self.plans[model].champion, self.plans[model].versions[1:]
+        if champion is None:
+            return ()
+        fallback = self.fallbacks.get(model, champion)
+        if self.size((model, champion)) is None and self.size((model, fallback)) is not None:
+            champion = fallback
+        return (champion, *(version for version in others if version != champion))
 
     def size_of(self, model: str) -> int | None:
-        """What a model takes with all its versions; None while its champion is not proven."""
-        plan = self.plans[model]
-        if plan.champion is None or self.size((model, plan.champion)) is None:
+        """What a model takes with all its versions; None while none of them is known that could answer."""
+        versions = self.versions(model)
+        if not versions or self.size((model, versions[0])) is None:
             return None
-        return self.bytes_of((model, version) for version in plan.versions)
+        return self.bytes_of((model, version) for version in versions)
 
     def bytes_of(self, keys: Iterable[VersionKey]) -> int:
         """What these versions take, as far as they are proven."""
@@ -98,7 +112,7 @@ class _Worker:
         asked_s: when each model was asked for that is not in.
         cold_s: when each model was asked for that is in and does not answer yet.
         too_large: why a model does not fit, and when that was found.
-        alone: the models whose champion is alone in memory, since the other versions do not fit, and when that was found.
+        alone: the models whose champion is alone in memory, since the other versions do not fit.
         size_bytes: what the models take that are in, by what they took when they were tried.
         sizes: what each of their versions takes.
     """
@@ -109,7 +123,7 @@ class _Worker:
         self.asked_s: dict[str, float] = {}
         self.cold_s: dict[str, float] = {}
         self.too_large: dict[str, tuple[str, float]] = {}
-        self.alone: dict[str, float] = {}
+        self.alone: set[str] = set()
         self.size_bytes = 0
         self.sizes: dict[VersionKey, int] = {}
 
@@ -177,22 +191,21 @@ class Residents:
         """Whether a version does not fit beside its model's champion, which is more important."""
         return version != plan.champion and any(model in one.alone for one in self._workers.values())
 
+    def alone(self, slot: int) -> AbstractSet[str]:
+        """The models whose champion a worker is to have in memory without their other versions."""
+        return self._worker(slot).alone
+
     def fitting(self, slot: int, plans: Mapping[str, TrafficPlan]) -> Mapping[str, TrafficPlan]:
         """The plans as far as a worker has room for them: where not all versions of a model fit, its champion's alone."""
-        worker, now_s = self._worker(slot), self._clock()
-        # Whether they fit now, `decide` is asked in the same round.
-        worker.alone = {model: at_s for model, at_s in worker.alone.items() if now_s - at_s < TOO_LARGE_S}
-        if not worker.alone:
-            return plans
-        return {**plans, **{model: TrafficPlan(plans[model].champion) for model in worker.alone if model in plans}}
+        alone = self.alone(slot) & plans.keys()
+        return {**plans, **{model: TrafficPlan(plans[model].champion) for model in alone}} if alone else plans
 
     def models(self, slot: int) -> list[str]:
         """The models that a worker is to have in memory: those that callers wait for first, then the last used ones."""
         worker = self._worker(slot)
-        rest = sorted(
-            worker.since_s.keys() - worker.cold_s.keys(), key=lambda model: worker.used_s[model], reverse=True
-        )
-        return [*(model for model in worker.cold_s if model in worker.since_s), *rest]
+        rest = (model for model in worker.since_s if model not in worker.cold_s)
+        last_used = sorted(rest, key=lambda model: worker.used_s[model], reverse=True)
+        return [*(model for model in worker.cold_s if model in worker.since_s), *last_used]
 
     def is_awaited(self, model: str, plans: Mapping[str, TrafficPlan]) -> bool:
         """Whether a worker waits for a model before it accepts calls, where it waits for all that it can load."""
@@ -203,22 +216,28 @@ class Residents:
         return {slot: (len(worker.since_s), worker.size_bytes) for slot, worker in list(self._workers.items())}
 
     def decide(self, slot: int, state: WorkerState, registered: Registered) -> bool:
-        """Lets models in, and has others leave; whether other models or versions than before are known not to fit.
-
-        The plans are those that `fitting` gave, which may give others afterwards.
-        """
+        """Lets models in, and has others leave; whether other models or versions than before are known not to fit."""
         worker, now_s = self._worker(slot), self._clock()
         former = [{*worker.too_large}, {*worker.alone}]
         self._forget(worker, registered.plans, now_s)
         for model in self._all_pinned(registered.plans):
             self._let_in(worker, model, registered, now_s)
         self._look(worker, state, registered, now_s)
+        self._drop_mute(worker, state, registered)
         # Before it accepts calls, its process is still importing, and nobody waits.
         if state.resident_bytes:
-            self._change(slot, state, registered, now_s)
+            is_loading = any(one.state == "LOADING" for one in state.versions.values())
+            if not is_loading:
+                self._leave_alone(slot, state, registered)
+            fitting = replace(registered, plans=self.fitting(slot, registered.plans))
+            self._change(slot, state, fitting, now_s, is_loading=is_loading)
         return [{*worker.too_large}, {*worker.alone}] != former
 
-    def _change(self, slot: int, state: WorkerState, registered: Registered, now_s: float) -> None:
+    @property
+    def _budget_bytes(self) -> int:
+        return int(ROOM_SHARE * (self.settings.memory_budget_mib or 0) * _MEBIBYTE)
+
+    def _change(self, slot: int, state: WorkerState, registered: Registered, now_s: float, *, is_loading: bool) -> None:
         worker = self._worker(slot)
         sizes = {model: registered.size_of(model) for model in worker.asked_s}
         asked = {
@@ -226,27 +245,16 @@ class Residents:
             for model, size in sizes.items()
             if size is not None
         }
-        held, used_bytes = self._held(worker, state, registered), self._used_bytes(worker, state, registered)
-        budget_bytes = int(ROOM_SHARE * (self.settings.memory_budget_mib or 0) * _MEBIBYTE)
-        rest_bytes = used_bytes - sum(one.size_bytes for one in held.values() if not one.is_pinned)
-        is_loading = any(one.state == "LOADING" for one in state.versions.values())
-        for model, one in held.items() if not is_loading else ():
-            is_whole = all((model, version) in state.versions for version in registered.plans[model].versions)
-            # What is in memory stays there: a process may grow for a while by what it is asked.
-            if not is_whole and rest_bytes + (0 if one.is_pinned else one.size_bytes) > budget_bytes:
-                self._leave_alone(slot, model, registered, now_s)
         found = changes(
-            held,
+            self._held(worker, state, registered),
             asked,
-            used_bytes=used_bytes,
-            budget_bytes=budget_bytes,
+            used_bytes=self._used_bytes(worker, state, registered),
+            budget_bytes=self._budget_bytes,
             stay_s=self.settings.stay_s,
             now_s=now_s,
             is_loading=is_loading,
         )
         for model, reason in found.too_large.items():
-            if self._leave_alone(slot, model, registered, now_s):
-                continue  # it stays asked for
             worker.too_large[model] = (reason, now_s)
             del worker.asked_s[model]
             self.totals.cold_starts["failed"] += 1
@@ -262,14 +270,26 @@ class Residents:
             worker.cold_s[model] = worker.asked_s.pop(model)
             self._let_in(worker, model, registered, now_s)
 
-    def _leave_alone(self, slot: int, model: str, registered: Registered, now_s: float) -> bool:
-        """Has the champion in memory without the model's other versions; whether there are any."""
-        others = registered.plans[model].versions[1:]
-        if not others or registered.plans[model].champion is None:
-            return False
-        self._worker(slot).alone[model] = now_s
-        log.warning("versions do not fit beside their champion", slot=slot, model=model, versions=others)
-        return True
+    def _leave_alone(self, slot: int, state: WorkerState, registered: Registered) -> None:
+        """Finds the models whose champion is to be in memory without the other versions, which do not fit."""
+        worker = self._worker(slot)
+        fitting = replace(registered, plans=self.fitting(slot, registered.plans))
+        held = self._held(worker, state, fitting)
+        # What is taken with every model gone that may leave.
+        rest_bytes = self._used_bytes(worker, state, fitting)
+        rest_bytes -= sum(one.size_bytes for one in held.values() if not one.is_pinned)
+        for model in {**worker.since_s, **worker.asked_s}:
+            others = registered.versions(model)[1:]
+            own_bytes = held[model].size_bytes if model in held and held[model].is_pinned else 0
+            needed_bytes = rest_bytes - own_bytes + (registered.size_of(model) or 0)
+            if model not in worker.asked_s and model not in worker.alone:
+                # What is in memory stays there: a process may grow for a while by what it is asked.
+                others = tuple(version for version in others if (model, version) not in state.versions)
+            if model in worker.alone and (not others or needed_bytes <= LOW_SHARE * self._budget_bytes):
+                worker.alone.discard(model)
+            elif model not in worker.alone and others and needed_bytes > self._budget_bytes:
+                worker.alone.add(model)
+                log.warning("versions do not fit beside their champion", slot=slot, model=model, versions=others)
 
     def _forget(self, worker: _Worker, plans: Mapping[str, TrafficPlan], now_s: float) -> None:
         for known in (worker.since_s, worker.used_s, worker.cold_s, worker.asked_s):
@@ -283,8 +303,7 @@ class Residents:
         for model in [model for model in worker.asked_s if now_s - worker.used_s[model] > LEFT_S]:
             del worker.asked_s[model]
             self.totals.cold_starts["failed"] += 1
-        for model in worker.alone.keys() - worker.since_s.keys() - worker.asked_s.keys():
-            del worker.alone[model]
+        worker.alone &= worker.since_s.keys() | worker.asked_s.keys()
 
     def _let_in(self, worker: _Worker, model: str, registered: Registered, now_s: float) -> None:
         for each in (model, *sorted(registered.needs.get(model, ()))):
@@ -294,11 +313,9 @@ class Residents:
 
     def _look(self, worker: _Worker, state: WorkerState, registered: Registered, now_s: float) -> None:
         """Takes in when each model last answered, and which of those that callers wait for answer now."""
-        for model in worker.since_s:
-            for version in registered.plans[model].versions:
-                use = state.uses.get((model, version))
-                if use is not None:
-                    worker.used_s[model] = max(worker.used_s[model], use.answered_s)
+        for (model, _), use in state.uses.items():
+            if model in worker.since_s:
+                worker.used_s[model] = max(worker.used_s[model], use.answered_s)
         for model, needed in registered.needs.items():
             for each in needed & worker.since_s.keys() if model in worker.since_s else ():
                 worker.used_s[each] = max(worker.used_s[each], worker.used_s[model])
@@ -314,9 +331,21 @@ class Residents:
                 self.totals.cold_buckets[bisect_left(COLD_START_EDGES_S, took_s)] += 1
                 self.totals.cold_s += took_s
 
+    def _drop_mute(self, worker: _Worker, state: WorkerState, registered: Registered) -> None:
+        """Forgets models that cannot answer: what may be loaded of them is their canaries, which nobody could reach."""
+        for model in [model for model in worker.since_s if model not in state.champions]:
+            champion = registered.plans[model].champion
+            if registered.size_of(model) is None and champion is not None and registered.is_refused((model, champion)):
+                del worker.since_s[model]
+                if worker.cold_s.pop(model, None) is not None:
+                    self.totals.cold_starts["failed"] += 1
+
     def _held(self, worker: _Worker, state: WorkerState, registered: Registered) -> dict[str, Held]:
         pinned = worker.since_s.keys() & self._all_pinned(registered.plans)
         pinned |= {each for model in pinned for each in registered.needs.get(model, ())}
+        busy = {key[0] for key, use in state.uses.items() if use.is_busy and key in state.versions}
+        stuck = {model for model in worker.since_s.keys() & state.champions if registered.size_of(model) is None}
+        refused = {model for model in stuck if registered.is_refused((model, registered.plans[model].champion or ""))}
         worker.sizes = self._sizes(worker, state, registered)
         of_model: Counter[str] = Counter()
         for key, size_bytes in worker.sizes.items():
@@ -326,8 +355,9 @@ class Residents:
                 of_model[model],
                 worker.used_s[model],
                 since_s,
-                is_pinned=model in pinned,
-                is_busy=self._must_stay(model, state, registered) or model in worker.cold_s,
+                # What could not come back stays, so that something answers: until other files of it are proven.
+                is_pinned=model in pinned | refused,
+                is_busy=model in busy | stuck | worker.cold_s.keys(),
             )
             for model, since_s in worker.since_s.items()
         }
@@ -343,19 +373,12 @@ class Residents:
         found = {
             (model, version): registered.size((model, version)) or 0
             for model in worker.since_s
-            for version in registered.plans[model].versions
+            for version in registered.versions(model)
         }
         for key, one in state.versions.items():
             if key[0] in worker.since_s and one.state in _IN_MEMORY:
                 found[key] = max(found.get(key, registered.size(key) or 0), worker.sizes.get(key, 0))
         return found
-
-    def _must_stay(self, model: str, state: WorkerState, registered: Registered) -> bool:
-        """Whether calls of a model run or wait, or it could not come back: its champion's new files are not proven."""
-        if model in state.champions and registered.size_of(model) is None:
-            return True
-        uses = (state.uses.get((model, version)) for version in registered.plans[model].versions)
-        return any(use is not None and use.is_busy for use in uses)
 
     def _missing_bytes(self, worker: _Worker, model: str, registered: Registered) -> int:
         """What the models take that an ensemble asks and that are not in."""
@@ -367,7 +390,7 @@ class Residents:
         coming = registered.bytes_of(
             (model, version)
             for model in worker.since_s
-            for version in registered.plans[model].versions
+            for version in registered.versions(model)
             if _state(state, (model, version)) == "LOADING"
         )
         going = registered.bytes_of(

@@ -488,8 +488,8 @@ class Supervisor:
             self._resident_bytes(worker.pid) if worker.is_listening else 0,
             {key: Use(*found) for key, found in self._counters.uses(worker.slot).items()},
         )
-        fitting = self.residents.fitting(worker.slot, plans)
-        if self.residents.decide(worker.slot, state, Registered(fitting, self._size, self._needed)):
+        registered = Registered(plans, self._size, self._is_refused, self._needed, self._fallbacks.versions)
+        if self.residents.decide(worker.slot, state, registered):
             self._plan_now()
         fitting = self.residents.fitting(worker.slot, plans)
         return {model: fitting[model] for model in self.residents.models(worker.slot)}
@@ -500,6 +500,9 @@ class Supervisor:
             return None
         verdict = self._airlock.verdict(key, self._fetcher.identity(key))
         return None if verdict is None else verdict.memory_bytes
+
+    def _is_refused(self, key: VersionKey) -> bool:
+        return self._refusal(key) is not None
 
     def _needs(self) -> dict[str, frozenset[str]]:
         """The models that the champion of each ensemble asks."""
@@ -619,8 +622,11 @@ class Supervisor:
         desired: Mapping[str, TrafficPlan],
         loaded: AbstractSet[tuple[VersionKey, str]],
     ) -> None:
-        """Sends one worker its next commands; none while it has not confirmed the last plans."""
-        if worker.is_serve_pending:
+        """Sends one worker its next commands; none while it has not confirmed the last plans.
+
+        Nor one that is ending, which would be said to have ended over a load that it never began.
+        """
+        if worker.is_serve_pending or worker.is_ending:
             return
         steps = next_steps(desired, self._known_to(worker, self._known, loaded), worker.snapshot())
         if steps.load is not None:

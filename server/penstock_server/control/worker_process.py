@@ -95,6 +95,7 @@ class WorkerProcess:
         self._writer = writer
         self._sent = messages.Serve(0, {}, False)
         self._is_listen_sent = False
+        self._is_killed = False
 
     def begin(self, slot: int, counters: Path) -> None:
         """Gives it a slot, and the file of the counters that are the worker's own, not a version's."""
@@ -111,6 +112,11 @@ class WorkerProcess:
     def may_have_calls(self) -> bool:
         """Whether it was told to listen."""
         return self._is_listen_sent
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was killed, or its end was seen: what it is told now it does not do."""
+        return self._is_killed or self._writer.is_closing()
 
     def snapshot(self) -> WorkerSnapshot:
         """What it holds, for decisions."""
@@ -226,6 +232,7 @@ class WorkerProcess:
         self._writer.close()
 
     def kill(self) -> None:
+        self._is_killed = True
         _kill(self._process)
 
 

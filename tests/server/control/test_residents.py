@@ -22,6 +22,8 @@ class World:
         self.plans = {model: TrafficPlan("1") for model in models}
         self.sizes: dict[VersionKey, int] = {(model, "1"): 10 * MIB for model in models}
         self.needs: dict[str, frozenset[str]] = {}
+        self.refused: set[VersionKey] = set()
+        self.fallbacks: dict[str, str] = {}
         self.residents = Residents(settings, self.clock)
         self.versions: dict[VersionKey, VersionStatus] = {}
         self.uses: dict[VersionKey, Use] = {}
@@ -34,12 +36,14 @@ class World:
         taken = BASE + self.more + sum(self.sizes.get(key, 10 * MIB) for key in self.versions) // MIB
         ready = {model for (model, _), one in self.versions.items() if one.state == "READY"}
         state = WorkerState(self.versions, ready, taken * MIB if listens else 0, self.uses)
-        fitting = self.residents.fitting(0, self.plans)
-        self.residents.decide(0, state, Registered(fitting, self.sizes.get, self.needs))
+        registered = Registered(self.plans, self.sizes.get, self.refused.__contains__, self.needs, self.fallbacks)
+        self.residents.decide(0, state, registered)
         models, fitting = self.residents.models(0), self.residents.fitting(0, self.plans)
         if does:
             self.versions = {
-                (model, version): VersionStatus("READY") for model in models for version in fitting[model].versions
+                (model, version): VersionStatus("READY")
+                for model in models
+                for version in Registered(fitting, self.sizes.get, fallbacks=self.fallbacks).versions(model)
             }
         return sorted(models)
 
@@ -128,6 +132,57 @@ def test_what_answers_and_is_not_proven_any_more_stays_and_counts_as_before(worl
     assert world.round() == ["b", "pinned-p"]
 
 
+def test_what_answers_and_is_refused_takes_its_room_as_if_it_were_pinned(world: World) -> None:
+    world.round("a")
+    world.clock.now += 60
+    world.round()
+    del world.sizes["a", "1"]
+    world.refused.add(("a", "1"))
+    world.sizes["b", "1"] = 17 * MIB
+    world.sizes["b", "2"] = 17 * MIB
+    world.plans["b"] = TrafficPlan("1", (Arm("2", 0.1),))
+    assert world.round("b") == ["a", "b", "pinned-p"]
+    world.round()
+    assert ("b", "2") not in world.versions
+    world.sizes["a", "1"] = 10 * MIB
+    world.refused.clear()
+    world.clock.now += 60
+    world.answer("b")
+    assert world.round() == ["b", "pinned-p"]  # since both of its versions fit without the other model
+    assert ("b", "2") in world.versions
+
+
+def test_a_model_that_cannot_answer_any_more_takes_no_room(world: World) -> None:
+    world.plans["a"] = TrafficPlan("1", (Arm("2", 0.1),))
+    world.sizes["a", "2"] = 10 * MIB
+    assert world.round("a", does=False) == ["a", "pinned-p"]
+    world.refused.add(("a", "1"))  # it ended the worker twice, which begins anew
+    del world.sizes["a", "1"]
+    world.versions = {}
+    assert world.round() == ["pinned-p"]
+    assert world.round("a") == ["pinned-p"]
+    assert world.residents.totals.cold_starts == {"loaded": 0, "failed": 1}
+    world.sizes["a", "1"] = 10 * MIB
+    world.refused.clear()
+    assert world.round("a") == ["a", "pinned-p"]
+
+
+def test_the_version_that_answered_before_comes_where_the_champion_cannot(world: World) -> None:
+    world.plans["a"] = TrafficPlan("2")
+    world.fallbacks["a"] = "1"
+    assert world.round("a") == ["a", "pinned-p"]
+    assert world.versions.keys() == {("a", "1"), ("pinned-p", "1")}
+    for model in "bcd":
+        world.clock.now += 60
+        world.round(model)
+    world.clock.now += 60
+    assert "a" not in world.round("e")  # it can come back
+    world.sizes["a", "2"] = 10 * MIB
+    world.clock.now += 60
+    assert "a" in world.round("a")
+    assert ("a", "2") in world.versions
+
+
 def test_nothing_is_said_not_to_fit_while_something_is_loaded(world: World) -> None:
     world.round("a")
     world.sizes["b", "1"] = 40 * MIB
@@ -158,8 +213,6 @@ def test_a_canary_that_does_not_fit_stays_out_and_its_champion_in(world: World, 
     assert not world.residents.is_left_out(model, "1", world.plans[model])
     assert world.round("b") == ["a", "b", "pinned-p"]
     world.sizes[model, "2"] = 10 * MIB
-    world.clock.now += TOO_LARGE_S
-    world.answer("a")
     world.round()
     assert (model, "2") in world.versions
     world.more = 200

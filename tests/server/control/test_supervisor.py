@@ -863,6 +863,23 @@ async def test_a_worker_that_hangs_is_killed_and_replaced_without_a_pause(
     assert not supervisor_._quarantine.is_doubtful(("m", "1"), "")  # nothing ran
 
 
+async def test_a_worker_that_is_ending_is_told_nothing_and_blames_no_version(start: Callable[..., Server]) -> None:
+    server = start()
+    worker = await server.serving()
+    supervisor_ = server.supervisor
+    (process,) = supervisor_._pool.workers.values()
+    process.kill()
+    supervisor_.on_desired(desired(m=TrafficPlan("1", (Arm("2", 0.5),))))
+    while ("m", "2") not in supervisor_._loadable:
+        await asyncio.sleep(0)
+        supervisor_._reconcile()
+    assert worker.said.empty()
+    assert process.loading is None
+    worker.die(-9)
+    await (await server.worker()).hears("load m 1")
+    assert not supervisor_._quarantine.is_doubtful(("m", "2"), "")
+
+
 async def test_a_worker_that_is_still_starting_needs_no_successor(start: Callable[..., Server]) -> None:
     server = start()
     await server.worker()
