@@ -46,7 +46,7 @@ class _Turn:
         message = GRPC.messages("tabular", rows=1, copies=1)[0]
         self._requests = PlainRequests(compiled.library(KERNELS), 0, _Nobody())
         lane = self._requests.open_lane([120], lambda: None)
-        self._requests.learn(message, [RawColumn(layout.ROWS, 0, 0, 120)], lane, _no_form())
+        self._requests.learn(message, [RawColumn(layout.ROWS, 0, 0, 120)], lane, _no_form(), model="m")
         headers = b"".join(_pair(*each) for each in (*_HEADERS, (b"authorization", value)))
         self._kept: list[Any] = []
         streams = np.zeros((_CALLS, wire.STREAM_BYTES // 8), np.int64)

@@ -81,7 +81,7 @@ class Plain:
             most_reply_bytes=1 << 20,
         )
         lane.set_cost(0.0, 0.0, 32)
-        self._requests.learn(request(1), _COLUMNS, lane, Form(None, None))
+        self._requests.learn(request(1), _COLUMNS, lane, Form(None, None), model="m")
         transport.sifter = self._requests
         self.taken = 0
 

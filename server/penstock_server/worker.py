@@ -60,6 +60,7 @@ from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.records import RecordFiles, VersionRecords
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
+from penstock_server.prediction.served_models import ServedModels
 from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
 from penstock_server.prediction.shadows import Shadows
 from penstock_server.prediction.waiting_room import WaitingRoom
@@ -154,7 +155,8 @@ class Worker:
         self._link = link
         self._settings = settings
         self._executors: dict[VersionKey, Executor] = {}
-        self._serving = messages.Serve(0, {}, False)
+        self._served = ServedModels(self._executors, is_lazy=settings.residency.is_on)
+        self._is_settled = False
         own_counters = open_counters(counters, CountersShape())
         self._scheduler = BatchScheduler(monotonic, own_counters.beat_ns.data)
         self._large = ModelThread("large", self._post)
@@ -428,6 +430,7 @@ class Worker:
         key = executor.servable.key
         former, former_sampler = self._executors.get(key), self._samplers.pop(key, None)
         self._executors[key] = executor
+        self._served.change(key[0])
         if loaded.sampler is not None and self._request_log is not None:
             self._samplers[key] = loaded.sampler
             executor.set_sampler(loaded.sampler)
@@ -561,7 +564,10 @@ class Worker:
         return Recorder(counters, self._settings.drift.of(servable.key[0]).window_rows, answers)
 
     def _serve(self, command: messages.Serve) -> None:
-        self._serving = command
+        routes = command.applied(self._served.routes)
+        routes.pop(FEEDBACK_MODEL, None)
+        self._served.route(routes, (*command.models, *command.removed))
+        self._is_settled = command.is_settled
         self._swap_routes()
         self._link.send(messages.Served(command.generation))
 
@@ -571,40 +577,31 @@ class Worker:
 
     def _route_swap(self) -> Callable[[], None]:
         """The reactor's action that puts the last plans in force, over the versions that are loaded now."""
-        loaded: dict[str, dict[str, Executor]] = {}
-        for (name, version), executor in self._executors.items():
-            loaded.setdefault(name, {})[version] = executor
-        is_lazy = self._room is not None
-        models = {
-            name: ServedModel(
-                name,
-                routes.plan,
-                loaded.get(name, {}),
-                routes.statuses,
-                routes.problem,
-                is_lazy=is_lazy,
-                is_on_call=routes.is_on_call,
-            )
-            for name, routes in self._serving.models.items()
-            if name != FEEDBACK_MODEL
-        }
+        for model in self._served.refresh():
+            self._failures.of(model.name, _sharing(model.plan))
+        models = self._served.models
+        self._failures.keep(models)
         replaced = self._bind_ensembles(models)
         bound = [(*key, executors) for key, executors in self._bound.items()]
-        self._failures.keep(models)
-        failed_keys = {name: self._failures.of(name, _sharing(model.plan)) for name, model in models.items()}
-        routing_table = RoutingTable(models, self._serving.is_settled)
+        failed_keys = self._failures.tables
+        routing_table = RoutingTable(models, self._is_settled)
 
         def swap() -> None:
-            for model in models.values():
-                self._assign_roles(model, failed_keys[model.name])
+            # Compared with the table in force, which an action before this one may have changed.
+            former = self._predictor.routing_table
+            changed = routing_table.replaced(former)
+            rerouted = routing_table.rerouted(former) & models.keys()
+            for name in rerouted:
+                self._assign_roles(models[name], failed_keys.get(name))
             for name, version, executors in bound:
-                executors.set_role(models[name].role(version), models[name].share(version))
+                if name in rerouted:
+                    executors.set_role(models[name].role(version), models[name].share(version))
             self._predictor.routing_table = routing_table
             self._health.changed()
             for executor, closed in replaced:
                 executor.drain(closed.set)
             if self._room is not None:
-                self._room.routes_changed()
+                self._room.routes_changed(changed)
 
         for executor, closed in replaced:
             threading.Thread(target=_join, args=(executor, closed), name="unbind", daemon=True).start()
@@ -700,6 +697,7 @@ class Worker:
 
     def _unload(self, key: VersionKey) -> None:
         executor = self._executors.pop(key, None)
+        self._served.change(key[0])
         sampler = self._samplers.pop(key, None)
         unloaded = messages.Unloaded(*key)
         if self._ensembles.pop(key, None) is not None:

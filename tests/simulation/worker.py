@@ -15,6 +15,7 @@ from penstock_server.control import messages
 from penstock_server.errors import PenstockError, StandbyError
 from penstock_server.metrics.counters import CountersShape, SharedCounters, open_counters
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
+from penstock_server.rollout.plan import ModelRoutes
 from tests.simulation.loop import Process
 from tests.simulation.processes import reading
 from tests.simulation.registry import DANGEROUS, Content, content_of
@@ -80,7 +81,8 @@ class FakeWorker:
         self._has_begun = False
         self._beat_s = 0.0
         self._loading: VersionKey | None = None
-        self._serving = messages.Serve(0, {}, False)
+        self._routes: dict[str, ModelRoutes] = {}
+        self._is_settled = False
         self._in_flight = 0
         self._calls: dict[int, Callable[[str], None]] = {}
         self._since_s: dict[int, float] = {}
@@ -183,7 +185,8 @@ class FakeWorker:
             case Loaded(executor):
                 self._take_in(executor)
             case messages.Serve():
-                self._serving = item
+                self._routes = item.applied(self._routes)
+                self._is_settled = item.is_settled
                 self._swap(sent_s)
                 self._send(messages.Served(item.generation))
             case messages.Unload(model, version):
@@ -261,8 +264,8 @@ class FakeWorker:
 
     def _swap(self, sent_s: float) -> None:
         former = self.table
-        models = {name: self._served(name, routes) for name, routes in self._serving.models.items()}
-        self.table = RoutingTable(models, self._serving.is_settled)
+        models = {name: self._served(name, routes) for name, routes in self._routes.items()}
+        self.table = RoutingTable(models, self._is_settled)
         for name, model in former.models.items():
             if model.is_ready and (name not in models or not models[name].is_ready):
                 self._server.on_lost(self, model, sent_s)

@@ -3,6 +3,7 @@
 Both ends are of the same release, so messages need no version.
 """
 
+from collections.abc import Mapping
 from math import inf
 from typing import Final
 
@@ -48,11 +49,24 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):
-    """Serve these models and no others; the answer is a `Served` of the same generation."""
+    """Serve these models too, or otherwise than before, and no more those that are removed; the answer is a `Served`.
+
+    It says what has changed since the last one, since a worker cannot miss one: they come over one stream, in their order, and
+    a new process has a new stream. So a server of thousands of models sends, and its workers read, what one promotion changes.
+    The answer has the same generation.
+    """
 
     generation: int
     models: dict[str, ModelRoutes]
     is_settled: bool
+    removed: tuple[str, ...] = ()
+
+    def applied(self, routes: Mapping[str, ModelRoutes]) -> dict[str, ModelRoutes]:
+        """All routes that are to be in force, of those that were before."""
+        found = {**routes, **self.models}
+        for model in self.removed:
+            found.pop(model, None)
+        return found
 
 
 class Unload(msgspec.Struct, frozen=True, tag=True):

@@ -93,7 +93,9 @@ class WorkerProcess:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._sent = messages.Serve(0, {}, False)
+        self._generation = 0
+        self._sent: dict[str, ModelRoutes] = {}
+        self._is_sent_settled = False
         self._is_listen_sent = False
         self._is_killed = False
 
@@ -190,17 +192,21 @@ class WorkerProcess:
             self._writer.write(framed(command))
 
     def serve(self, models: dict[str, ModelRoutes], is_settled: bool) -> None:
-        """Sends plans and statuses, unless they are the last that were sent."""
-        if (models, is_settled) != (self._sent.models, self._sent.is_settled):
-            self._sent = messages.Serve(self._sent.generation + 1, models, is_settled)
+        """Sends what is different from the plans and statuses that were sent last, if something is."""
+        sent, self._sent = self._sent, models
+        changed = {model: one for model, one in models.items() if (held := sent.get(model)) is not one and held != one}
+        removed = tuple(sent.keys() - models.keys())
+        if changed or removed or is_settled != self._is_sent_settled:
+            self._is_sent_settled = is_settled
+            self._generation += 1
             self.is_serve_pending = True
-            self.send(self._sent)
+            self.send(messages.Serve(self._generation, changed, is_settled, removed))
 
     def on_served(self, generation: int) -> None:
         """Records that the worker confirmed plans; they are in force if they are the last that were sent."""
-        if generation == self._sent.generation:
+        if generation == self._generation:
             former = self.plans
-            self.plans = {model: one.plan for model, one in self._sent.models.items() if one.plan is not None}
+            self.plans = {model: one.plan for model, one in self._sent.items() if one.plan is not None}
             self.touched |= {model for model, plan in self.plans.items() if former.get(model) is not plan}
             self.touched |= former.keys() - self.plans.keys()
             self.is_serve_pending = False

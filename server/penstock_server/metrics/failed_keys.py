@@ -95,6 +95,11 @@ class FailureTables:
             self._open.pop(model).close()
         return self._open.get(model)
 
+    @property
+    def tables(self) -> dict[str, FailedKeys]:
+        """The tables of the models whose requests are shared now."""
+        return dict(self._open)
+
     def keep(self, models: Iterable[str]) -> None:
         """Closes the tables of all other models."""
         for model in self._open.keys() - set(models):

@@ -7,7 +7,7 @@ it belongs to the reactor's thread.
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -151,6 +151,8 @@ class PlainRequests:
         self._cells = state.data
         self._plan_count = 0
         self._plan_memory: list[Any] = []
+        # The plans that requests are found by: the model of each, and the lanes in which its requests may wait.
+        self._known: dict[int, tuple[str, frozenset[int]]] = {}
         self._lanes: dict[int, Lane] = {}
         self.callers: PlainCallers | None = None
         self._free_lanes = list(range(layout.MAX_LANES - 1, -1, -1))
@@ -221,7 +223,8 @@ class PlainRequests:
 
     def close_lane(self, lane: Lane) -> None:
         """Gives a lane back in which nothing waits or runs."""
-        self.forget()
+        # Another one will have its number.
+        self._forget([number for number, (_, lanes) in self._known.items() if lane.number in lanes])
         if self._lanes.pop(lane.number, None) is not None:
             self._free_lanes.append(lane.number)
             lane.close()
@@ -265,6 +268,8 @@ class PlainRequests:
         lane: Lane | None,
         form: Form | None,
         canaries: Canaries | None = None,
+        *,
+        model: str,
     ) -> None:
         """Keeps what was found out about a new message, for those of the same form.
 
@@ -274,6 +279,7 @@ class PlainRequests:
             lane: where they wait; None to leave such requests to the general path, and not to ask again.
             form: what they share.
             canaries: the versions that answer shares of them.
+            model: which they are for.
         """
         if not self.is_new(message):
             return
@@ -283,7 +289,7 @@ class PlainRequests:
         if any(inputs != len(each) for each in (columns, *(target.columns for target in others))):
             lane, others = None, ()
         if self._plan_count + 1 + len(others) > layout.MAX_PLANS:
-            self.forget()
+            self.forget_all()
             if self._plan_count + 1 + len(others) > layout.MAX_PLANS:
                 return
         number = self._add_plan(columns, lane, form)
@@ -309,6 +315,8 @@ class PlainRequests:
         ):
             self._plans[number, at // 8] = value
         self._buckets[bucket] = number + 1
+        lanes = (lane, *(target.lane for target in others))
+        self._known[number] = model, frozenset(each.number for each in lanes if each is not None)
 
     def _add_plan(self, columns: Sequence[RawColumn], lane: Lane | None, form: Form | None) -> int:
         """The number of a plan for one version, by which no request is found yet."""
@@ -330,8 +338,26 @@ class PlainRequests:
             plan.view(np.float64)[layout.P_WEIGHT // 8] = form.route.weight
         return number
 
-    def forget(self) -> None:
-        """Forgets every plan: other versions answer from now on. What waits is still answered by its plan."""
+    def forget(self, models: Collection[str]) -> None:
+        """Forgets the plans of these models: other versions answer from now on. What waits is still answered by its plan."""
+        self._forget([number for number, (model, _) in self._known.items() if model in models])
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        """Has no more requests found by these plans. Their numbers are given anew once all plans are forgotten."""
+        if len(numbers) == len(self._known):
+            self.forget_all()
+            return
+        for number in numbers:
+            plan = self._plans[number]
+            row, at = self._buckets, plan[layout.P_HASH // 8] & layout.BUCKETS - 1
+            while row[at] != number + 1:
+                row, at = self._plans[row[at] - 1], layout.P_NEXT // 8
+            row[at] = plan[layout.P_NEXT // 8]
+            del self._known[number]
+
+    def forget_all(self) -> None:
+        """Forgets every plan, and gives their numbers anew if nothing waits."""
+        self._known.clear()
         self._buckets[:] = 0
         if self.callers is not None:
             self.callers.forget_plans()

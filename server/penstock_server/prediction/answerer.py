@@ -244,13 +244,17 @@ class Answerer(ABC):
 
     def set_role(self, role: Role | None, share: float = 0.0) -> None:
         """Sets the role that replies name and the share of the requests that name no version, and removes the shadows."""
-        self.route = NAMED if role is None else Route(ROLES.index(role), share)
+        self.route = _route_of(role, share)
         self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
         self.shadows = None
         if self.tracer is not None and role != self._role:
             self.tracer.spans.release(self.subject)
             self.subject = self.tracer.subject(self.servable.key, role)
         self._role = role
+
+    def has_role(self, role: Role | None, share: float) -> bool:
+        """Whether this is its role, and its share of the requests that name no version."""
+        return role == self._role and self.route == _route_of(role, share)
 
     def set_shadows(self, shadows: Shadows | None) -> None:
         """Sets the shadows, which get copies of answered batches."""
@@ -630,6 +634,11 @@ class Answerer(ABC):
             return True
         self.report.request_log_dropped("busy", request.rows)
         return False
+
+
+def _route_of(role: Role | None, share: float) -> Route:
+    """How requests that name no version come to one with this role and share."""
+    return NAMED if role is None else Route(ROLES.index(role), share)
 
 
 def _trace_id(request: PendingRequest) -> str:

@@ -748,6 +748,8 @@ class Executor(Answerer):
         return self._queue.rows + self._large.queue.rows, self._queue.requests + self._large.queue.requests
 
     def set_role(self, role: Role | None, share: float = 0.0) -> None:
+        if self.has_role(role, share) and self.shadows is None:
+            return  # what follows from it is there, and takes a millisecond of the reactor to make
         super().set_role(role, share)
         self._tell_subject()
         self._fuse()

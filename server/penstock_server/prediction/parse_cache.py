@@ -8,6 +8,7 @@ so there are few different heads, and hostile clients only evict each other.
 Source: Protocol Buffers, "Encoding": a message is its fields one after another, and `raw_input_contents` is field 7.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from penstock.inference_pb2 import ModelInferRequest
@@ -97,6 +98,17 @@ class ParseCache:
         self._bytes += size - sum(old.size for old in heads[MAX_HEADS:])
         del heads[MAX_HEADS:]
         return cached
+
+    def forget(self, models: Collection[str]) -> None:
+        """Forgets the heads of requests for these models."""
+        for length, heads in list(self._by_length.items()):
+            kept = [cached for cached in heads if cached.model not in models]
+            if len(kept) < len(heads):
+                self._bytes -= sum(cached.size for cached in heads if cached.model in models)
+                if kept:
+                    self._by_length[length] = kept
+                else:
+                    del self._by_length[length]
 
     def clear(self) -> None:
         """Forgets every head."""

@@ -4,7 +4,7 @@ It runs on the reactor's thread and reads one routing table per request. It answ
 rest. A large message is parsed and decoded on a model thread, since that takes as long as a batch or longer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -141,16 +141,17 @@ class Predictor:
 
     @property
     def routing_table(self) -> RoutingTable:
-        """What is served now; swapped by assignment."""
+        """What is served now; swapped by assignment. What is known of requests is kept for models that it routes as before."""
         return self._routing_table
 
     @routing_table.setter
     def routing_table(self, routing_table: RoutingTable) -> None:
+        rerouted = routing_table.rerouted(self._routing_table)
         self._routing_table = routing_table
         # Its entries would keep decoders of versions that are no longer loaded.
-        self._cache.clear()
+        self._cache.forget(rerouted)
         if self._plain is not None:
-            self._plain.forget()
+            self._plain.forget(rerouted)
 
     def infer(self, message: bytes, call: Call) -> None:
         """Admits one request; its call is answered later, or at once with an error."""
@@ -372,9 +373,9 @@ class PlainForms:
         self._requests = requests
         self._port = port
 
-    def forget(self) -> None:
-        """Forgets every form: other versions answer from now on."""
-        self._requests.forget()
+    def forget(self, models: Collection[str]) -> None:
+        """Forgets the forms of requests for these models: other versions answer from now on."""
+        self._requests.forget(models)
 
     def learn(self, message: bytes, executor: Executor, routing_table: RoutingTable, chosen: Choice) -> None:
         """Keeps the form of a request that was admitted."""
@@ -387,9 +388,9 @@ class PlainForms:
         elif (columns := executor.decoder.plain_columns(request)) is None or (
             form := _form(request, chosen, executor)
         ) is None:
-            self._requests.learn(message, (), None, None)
+            self._requests.learn(message, (), None, None, model=request.model_name)
         elif (lane := self._lane_of(executor)) is not None:
-            self._requests.learn(message, columns, lane, form)
+            self._requests.learn(message, columns, lane, form, model=request.model_name)
 
     def _learn_drawn(
         self, message: bytes, request: ModelInferRequest, routing_table: RoutingTable, plan: TrafficPlan
@@ -399,10 +400,11 @@ class PlainForms:
         versions = (plan.champion, *(arm.version for arm in plan.weighed))
         targets = [target for version in versions if (target := self._target(request, model, version)) is not None]
         if len(targets) < len(versions):
-            self._requests.learn(message, (), None, None)
+            self._requests.learn(message, (), None, None, model=model.name)
             return
         shares = [(places.end, versions.index(places.version)) for places in plan.places]
-        self._requests.learn(message, *targets[0], Canaries(targets[1:], shares, salt_of(model.name)))
+        canaries = Canaries(targets[1:], shares, salt_of(model.name))
+        self._requests.learn(message, *targets[0], canaries, model=model.name)
 
     def _target(self, request: ModelInferRequest, model: ServedModel, version: str | None) -> Target | None:
         """How a version takes requests of a form; None if it takes none that are plain."""

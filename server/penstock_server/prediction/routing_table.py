@@ -3,7 +3,7 @@
 A reader holds one table for as long as it needs and never sees half a change.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -81,6 +81,10 @@ class ServedModel:
         """With which probability a version answers a request that names none."""
         return 0.0 if self.plan is None else self.plan.share(version)
 
+    def routes_like(self, other: "ServedModel") -> bool:
+        """Whether requests that are answered come to the same executors, in the same shares and roles."""
+        return self.plan == other.plan and self.executors == other.executors
+
     @property
     def keeps_answers(self) -> bool:
         """Whether answers of a version are kept in the response cache."""
@@ -139,6 +143,26 @@ class RoutingTable:
         One model that cannot be loaded must not take traffic from the others, so each model has its own readiness too.
         """
         return self.is_settled and (not self.models or any(model.is_ready for model in self.models.values()))
+
+    def replaced(self, former: "RoutingTable") -> set[str]:
+        """The names of the models of which anything is different from a former table, those that are new or gone among them.
+
+        Models that are the same object are not compared: tables that follow each other share those that have not changed.
+        """
+        return self._different(former, lambda model, held: model == held)
+
+    def rerouted(self, former: "RoutingTable") -> set[str]:
+        """The same for those whose requests may be answered otherwise."""
+        return self._different(former, ServedModel.routes_like)
+
+    def _different(self, former: "RoutingTable", are_like: Callable[[ServedModel, ServedModel], bool]) -> set[str]:
+        held = former.models
+        found = {
+            name
+            for name, model in self.models.items()
+            if (other := held.get(name)) is not model and (other is None or not are_like(model, other))
+        }
+        return found | (held.keys() - self.models.keys())
 
     def model(self, name: str) -> ServedModel:
         """The model of this name; `NotFoundError` names those there are."""

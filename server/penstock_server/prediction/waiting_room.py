@@ -6,7 +6,7 @@ thread, after the request path has found that there is no executor: a model that
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
@@ -138,9 +138,9 @@ class WaitingRoom:
         self._want(standby.model, now_s)
         self._watch()
 
-    def routes_changed(self) -> None:
-        """Handles all calls again; those whose models are still not there come back."""
-        for name in list(self._lines):
+    def routes_changed(self, models: Collection[str]) -> None:
+        """Handles all calls for these models again; those whose models are still not there come back."""
+        for name in [name for name in self._lines if name in models]:
             for waiting in self._take(name):
                 if not waiting.is_left and not waiting.call.is_over:
                     waiting.call.pending = None

@@ -8,7 +8,7 @@ from penstock_server.control import messages
 from penstock_server.control.messages import Command, Event, command, framed
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.frames import HEAD
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import ModelRoutes, TrafficPlan
 
 TIMEOUT_S = 30.0
 _pids = count(1000)
@@ -63,6 +63,7 @@ class FakeWorker:
         commands: all that it got.
         said: the same in short, as in "load m 1"; a `Serve` is said when it changes the plans, as in "serve m:1+2@0.1".
         confirms: whether it confirms each `Serve` at once.
+        routes: those in force.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,7 @@ class FakeWorker:
         self.commands: list[Command] = []
         self.confirms = True
         self.said: asyncio.Queue[str] = asyncio.Queue()
+        self.routes: dict[str, ModelRoutes] = {}
         self._plans: dict[str, TrafficPlan | None] = {}
         writer: Any = FakeWriter(self._on_command)
         process: Any = self.process
@@ -98,8 +100,9 @@ class FakeWorker:
         match command:
             case messages.Start():
                 pass
-            case messages.Serve(generation, models):
-                plans = {model: routes.plan for model, routes in models.items() if routes.plan is not None}
+            case messages.Serve(generation):
+                self.routes = command.applied(self.routes)
+                plans = {model: routes.plan for model, routes in self.routes.items() if routes.plan is not None}
                 if plans != self._plans:
                     self._plans = dict(plans)
                     self.said.put_nowait(

@@ -23,7 +23,13 @@ COUNTS = st.integers(0, 2**40)
 TIMES = st.floats(0, 1e9)
 COMMANDS = st.one_of(
     st.builds(messages.Load, TEXT, TEXT, TEXT, TEXT, COUNTS, COUNTS),
-    st.builds(messages.Serve, COUNTS, st.dictionaries(TEXT, ROUTES, max_size=3), st.booleans()),
+    st.builds(
+        messages.Serve,
+        COUNTS,
+        st.dictionaries(TEXT, ROUTES, max_size=3),
+        st.booleans(),
+        st.lists(TEXT, max_size=3).map(tuple),
+    ),
     st.builds(messages.Unload, TEXT, TEXT),
     st.builds(messages.Listen, TEXT),
     st.builds(messages.Drain, TIMES),

@@ -267,7 +267,7 @@ async def test_statuses_travel_with_the_plans(start: Callable[..., Server]) -> N
     await worker.hears("load m 3")
     worker.tell(loaded("m", "3"))
     await worker.hears("serve m:1")  # with the shadow
-    statuses = worker.serves[-1].models["m"].statuses
+    statuses = worker.routes["m"].statuses
     assert {version: (status.state, status.reason) for version, status in statuses.items()} == {
         "1": ("READY", ""), "2": ("UNAVAILABLE", "its digest is wrong"), "3": ("READY", ""),
     }  # fmt: skip
@@ -280,7 +280,7 @@ async def test_nothing_follows_plans_that_are_not_confirmed(start: Callable[...,
     server.supervisor.on_desired(desired(m=TrafficPlan("1"), n=TrafficPlan("1")))
     server.supervisor._reconcile()
     pending = worker.serves[-1]
-    assert pending.models.keys() == {"m", "n"}
+    assert (worker.routes.keys(), pending.models.keys()) == ({"m", "n"}, {"n"})
     server.supervisor.on_desired(desired(m=TrafficPlan("2")))
     server.supervisor._reconcile()
     worker.tell(messages.Served(pending.generation - 1))  # of plans before
@@ -598,7 +598,7 @@ async def test_a_version_that_does_not_pass_the_airlock_is_loaded_by_nobody(star
     }  # fmt: skip
     view = server.supervisor.view()
     assert (view.quarantined, view.failed_reloads, view.is_ready) == (1, 1, True)
-    assert worker.serves[-1].models["m"].statuses["2"].reason.startswith("used more")
+    assert worker.routes["m"].statuses["2"].reason.startswith("used more")
 
 
 async def test_what_is_too_slow_or_too_large_stays_out_until_something_changes(start: Callable[..., Server]) -> None:
@@ -1016,7 +1016,7 @@ async def test_what_is_registered_and_not_served_is_told_to_workers(start: Calla
     worker = await server.serving()
     server.supervisor.on_desired(Desired({"m": TrafficPlan("1")}, {"sk": "a scikit-learn model; run penstock publish"}))
     server.supervisor._reconcile()
-    assert worker.serves[-1].models["sk"].problem == "a scikit-learn model; run penstock publish"
+    assert worker.routes["sk"].problem == "a scikit-learn model; run penstock publish"
 
 
 async def test_how_a_champion_stands(start: Callable[..., Server]) -> None:
@@ -1128,7 +1128,7 @@ async def lazy_server(start: Callable[..., Server], **more: Any) -> tuple[Server
 
 async def test_a_model_is_loaded_when_a_worker_asks_for_it_and_leaves_for_another(start: Callable[..., Server]) -> None:
     server, worker = await lazy_server(start)
-    routes = worker.serves[-1].models
+    routes = worker.routes
     assert {name: (one.statuses["1"].state, one.is_on_call) for name, one in routes.items()} == {
         "m": ("STANDBY", True), "n": ("STANDBY", True), "p": ("READY", True),
     }  # fmt: skip
@@ -1224,4 +1224,4 @@ async def test_a_model_that_does_not_fit_says_so(start: Callable[..., Server]) -
     await server.supervisor.act()
     (version,) = (one for one in server.supervisor.view().versions if one.model == "m")
     assert (version.state, version.reason[:20]) == ("UNAVAILABLE", "needs about 90 MiB, ")
-    assert not worker.serves[-1].models["m"].is_on_call
+    assert not worker.routes["m"].is_on_call

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock_server.control import messages, worker_process
 from penstock_server.control.messages import Event, framed
@@ -131,6 +133,29 @@ async def test_the_same_plans_and_statuses_are_sent_once() -> None:
     worker.serve(routes("1", "slow"), True)
     assert [(serve.generation, serve.is_settled) for serve in fake.serves] == [(1, False), (2, True), (3, True)]
     assert worker.is_serve_pending
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.dictionaries(st.sampled_from("abc"), st.sampled_from("12").map(TrafficPlan)), st.booleans()),
+        max_size=8,
+    )
+)
+def test_what_is_sent_makes_what_is_to_be_served_of_what_was(steps: list[tuple[dict[str, TrafficPlan], bool]]) -> None:
+    fake = asyncio.run(made())
+    for plans, is_settled in steps:
+        models = {model: ModelRoutes(plan, {}) for model, plan in plans.items()}
+        former, sent = fake.routes, len(fake.serves)
+        fake.end_here.serve(models, is_settled)
+        assert fake.routes == models
+        for serve in fake.serves[sent:]:
+            assert all(former.get(model) != one for model, one in serve.models.items())
+            assert former.keys() - set(serve.removed) == former.keys() & models.keys()
+            assert serve.is_settled == is_settled
+
+
+async def made() -> FakeWorker:
+    return FakeWorker()
 
 
 async def test_plans_are_in_force_once_the_last_are_confirmed() -> None:

@@ -471,7 +471,7 @@ def test_a_shadow_that_comes_later_and_takes_requests_alone_gets_them_so(either:
         (1, [1.0, 2.0]),
         (2, [3.0, 4.0, 5.0, 6.0]),
     ]
-    world.route(TrafficPlan("1"))
+    world.route(TrafficPlan("1", shadows=(ShadowArm("2"),)))
     world.executors["1"].set_shadows(shadows(shadow))
     for _ in range(2):
         world.send(message([1, 2]))

@@ -605,7 +605,7 @@ def asked(server: Server) -> list[str]:
 def put_in_memory(server: Server) -> None:
     plan = TrafficPlan("1")
     server.predictor.routing_table = RoutingTable({"m": ServedModel("m", plan, server.executors, is_lazy=True)})
-    server.predictor._room.routes_changed()  # type: ignore[union-attr]
+    server.predictor._room.routes_changed({"m"})  # type: ignore[union-attr]
 
 
 def test_a_request_waits_for_its_model_and_its_time_counts(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan, VersionSta
 
 ONE: Any = SimpleNamespace(by_key=None)
 TWO: Any = SimpleNamespace(by_key=None)
+OTHER: Any = SimpleNamespace(by_key=None, of="other files")
 STATUSES = {
     "1": VersionStatus("READY"), "2": VersionStatus("READY"),
     "3": VersionStatus("LOADING"), "4": VersionStatus("UNAVAILABLE", "its digest is wrong"),
@@ -155,3 +157,23 @@ def test_what_is_not_proven_yet_is_waited_for_and_not_ready() -> None:
     for ask in (model.check_ready, lambda version: model.resolve(version, "")):
         with pytest.raises(StandbyError):
             ask("")
+
+
+def test_a_table_knows_what_is_other_than_in_a_former_one() -> None:
+    same, new = ServedModel("same", TrafficPlan("1"), {"1": ONE}), ServedModel("new", None, {})
+    former = RoutingTable({"same": same, "m": MODEL, "gone": STARTING})
+    for model, replaced, rerouted in (
+        (replace(MODEL), False, False),
+        (MODEL.with_status("3", VersionStatus("READY")), True, False),
+        (replace(MODEL, problem="no files"), True, False),
+        (replace(MODEL, is_on_call=True), True, False),
+        (replace(MODEL, plan=TrafficPlan("1", (Arm("2", 0.5),))), True, True),
+        (replace(MODEL, executors={"1": ONE, "2": OTHER}), True, True),
+        (replace(MODEL, executors={"2": TWO}), True, True),
+        (MODEL.with_executor("3", ONE), True, True),
+    ):
+        table = RoutingTable({"new": new, "m": model, "same": same}, is_settled=True)
+        others = {"new", "gone"}
+        assert table.replaced(former) == others | ({"m"} if replaced else set())
+        assert table.rerouted(former) == others | ({"m"} if rerouted else set())
+    assert former.replaced(former) == former.rerouted(former) == set()

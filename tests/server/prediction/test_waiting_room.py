@@ -74,10 +74,10 @@ def asker(fake_call: Any, fake_clock: Any, monkeypatch: pytest.MonkeyPatch) -> A
 def test_many_callers_share_one_load_and_are_answered_in_order(asker: Asker) -> None:
     calls = [asker.call("m", name=name) for name in "abc"]
     assert (asker.asked, asker.room.calls, [call.is_over for call in calls]) == (["m"], 3, [False] * 3)
-    asker.room.routes_changed()  # another model's
+    asker.room.routes_changed({"other"})  # another model's
     assert (asker.asked, asker.room.calls) == (["m"], 3)
     asker.loaded.add("m")
-    asker.room.routes_changed()
+    asker.room.routes_changed({"m"})
     assert (asker.answered, asker.room.calls) == (["a", "b", "c"], 0)
 
 
@@ -88,7 +88,7 @@ def test_the_supervisor_is_asked_again_while_calls_wait(asker: Asker) -> None:
     asker.look(1.0)
     assert asker.asked == ["m", "m"]
     asker.loaded.add("m")
-    asker.room.routes_changed()
+    asker.room.routes_changed({"m"})
     asker.look(1.0)
     assert (asker.asked, asker.timers) == (["m", "m"], [])
 
@@ -114,7 +114,7 @@ def test_time_counts_from_the_calls_arrival_however_often_routes_change(asker: A
     call = asker.call("m")
     for _ in range(5):
         asker.clock.now += 5
-        asker.room.routes_changed()
+        asker.room.routes_changed({"m"})
     asker.look(5)
     assert isinstance(call.answer, StandbyError)
 
@@ -140,7 +140,7 @@ def test_a_caller_that_leaves_is_forgotten(asker: Asker) -> None:
     call.leave()
     assert asker.left == 1
     asker.loaded.add("m")
-    asker.room.routes_changed()
+    asker.room.routes_changed({"m"})
     assert (asker.answered, asker.room.calls) == ([], 0)
 
 
@@ -161,5 +161,5 @@ def test_what_fails_when_it_is_handled_again_ends_its_call_alone(asker: Asker, f
         size_bytes=1,
     )
     asker.loaded.add("m")
-    asker.room.routes_changed()
+    asker.room.routes_changed({"m"})
     assert (type(broken.answer), call.is_over) == (PenstockError, True)
