@@ -78,7 +78,7 @@ class Artifact:
         baseline: The reference for drift.
         golden: Requests that must give the same answers before the version is served.
         importance: How much each raw column matters to the model.
-        columns: The columns' names in the signature's order; empty where it names none.
+        columns: The columns' names in the signature's order; empty where it names none, and where `features` say them.
         python: How the pipeline is run; None where the model is a graph.
         config: What the file beside the model's versions says; None where there is none.
         ensemble: The chain of models that stands in the place of one, whose file is then the folder itself; else None.
@@ -147,7 +147,7 @@ def read(folder: Path) -> Artifact:
         importance=_part(
             raw, IMPORTANCE, partial(_decode_about, features, importance_file.decode, importance_file.check)
         ),
-        columns=_columns(folder),
+        columns=_columns(folder) if features is None else (),
         python=python,
         config=config,
     )

@@ -4,6 +4,7 @@ A model that takes one matrix says nothing about the order of its columns; MLflo
 """
 
 import json
+import re
 from collections import Counter
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from penstock_server.features.spec.limits import MAX_YAML_BYTES
 MAX_BYTES: Final = MAX_YAML_BYTES
 MAX_COLUMNS: Final = 16_384
 MAX_NAME_BYTES: Final = 1024
+_SIGNATURE: Final = re.compile(rb"^signature:[^\n]*(?:\n(?:[ \t][^\n]*)?)*", re.MULTILINE)
+"""The signature as MLflow writes it: its line, and those behind it that are further to the right."""
 
 
 def column_names(content: bytes) -> tuple[str, ...]:
@@ -26,7 +29,7 @@ def column_names(content: bytes) -> tuple[str, ...]:
     )  # most versions do without it, and so may each process of a server
 
     try:
-        tree = yaml_text.load(content)
+        tree = yaml_text.load(_signature(content))
         signature = tree.get("signature") if isinstance(tree, dict) else None
         inputs = signature.get("inputs") if isinstance(signature, dict) else None
         columns = json.loads(inputs) if isinstance(inputs, str) else inputs
@@ -37,6 +40,15 @@ def column_names(content: bytes) -> tuple[str, ...]:
     names = tuple(each["name"] for each in columns)
     _check(names)
     return names
+
+
+def _signature(content: bytes) -> bytes:
+    """The part of the file that has the signature; all of it where that cannot be told without reading it.
+
+    All else in it takes a millisecond to read, for which nobody else has the interpreter while a worker loads a version.
+    """
+    found: list[bytes] = _SIGNATURE.findall(content)
+    return found[0] if len(found) == 1 and len(content) <= MAX_BYTES else content
 
 
 def _is_named_column(column: Any) -> bool:

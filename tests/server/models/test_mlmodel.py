@@ -28,6 +28,15 @@ def test_columns_are_named_as_mlflow_writes_them(tmp_path: Path) -> None:
     assert mlmodel.column_names((tmp_path / "MLmodel").read_bytes()) == ("sepal length", "é", "town")
 
 
+def test_only_the_signature_is_read_where_it_can_be_told() -> None:
+    inputs = 'signature:\n  inputs: \'[{"name": "a", "type":\n    "double"}]\'\n\n  params: null\n'
+    for before, after in (("", ""), ("flavors:\n  x: [1, 2\n", "y: }"), ("a: 1\n", "b:\n- 1\n")):
+        assert mlmodel.column_names((before + inputs + after).encode()) == ("a",)
+    assert mlmodel.column_names((inputs + "x: {\nsignature: 1}").encode()) == ("a",)
+    with pytest.raises(InvalidInputError, match="the key 'signature' appears twice"):
+        mlmodel.column_names((inputs * 2).encode())
+
+
 @pytest.mark.parametrize(
     "content",
     [
