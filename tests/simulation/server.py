@@ -244,7 +244,10 @@ class Server:
             return
         self.world.say("the server is told to stop")
         self._stop.set()
+        slept_s = self.world.slept_s
         await asyncio.wait([self._running], timeout=60.0)
+        if self.world.slept_s > slept_s:  # the machine did, and the server with it
+            await asyncio.wait([self._running], timeout=60.0)
         if not self._running.done() and not self.process.is_dead:
             self.world.violate("the server does not stop")
         self.world.end(self.process, 0)

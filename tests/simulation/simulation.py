@@ -378,7 +378,10 @@ class Simulation:
         if champion is None or found is None or found.kind not in SERVABLE:
             return
         identity = truth.identity(model, champion)
-        if server.may_be_out((model, champion), identity) or server.supervisor.residents.why_not(model):
+        if server.may_be_out((model, champion), identity):
+            return
+        if server.supervisor.residents.why_not(model):
+            yield from self._left_out_without_need(worker, model, TrafficPlan(champion))
             return
         probe = worker.process.pid, model, identity
         if probe not in self._probed:
@@ -405,7 +408,7 @@ class Simulation:
                 yield f"{worker} serves {model} with {present}, expected {arm} of {found} in it"
 
     def _left_out_without_need(self, worker: FakeWorker, model: str, plan: TrafficPlan) -> Iterator[str]:
-        """Versions that are said not to fit beside their champion, and do."""
+        """Versions that are said not to fit, and do without all that may leave."""
         server, stay_bytes = self.server, BASE_BYTES
         for (name, _), executor in worker.executors.items():
             champion = self.server.supervisor._desired.models.get(name, TrafficPlan()).champion or ""
@@ -416,7 +419,7 @@ class Simulation:
         whole = [self._registration(model, version) for version in plan.versions]
         whole_bytes = sum(one.content.size_bytes for one in whole if one is not None)
         if stay_bytes + whole_bytes <= LOW_SHARE * ROOM_SHARE * ((self._residency.memory_budget_mib or 0) << 20):
-            yield f"{worker} has {model} without {plan.versions[1:]}, and {(stay_bytes + whole_bytes) >> 20} MiB fit"
+            yield f"{worker} leaves out some of {plan.versions} of {model}, and {(stay_bytes + whole_bytes) >> 20} MiB fit"
 
     def _registration(self, model: str, version: str) -> Registration | None:
         for registry in self.registries.values():

@@ -184,8 +184,11 @@ class Residents:
             worker.asked_s.setdefault(model, now_s)
 
     def why_not(self, model: str) -> str:
-        """Why a model never fits, in one sentence; "" if it does, or nobody has asked for it."""
-        return next((one.too_large[model][0] for one in self._workers.values() if model in one.too_large), "")
+        """Why a model will not fit, in one sentence; "" if it may, as where some worker has it or is about to."""
+        workers = list(self._workers.values())
+        if any(model in one.since_s or model in one.asked_s for one in workers):
+            return ""
+        return next((one.too_large[model][0] for one in workers if model in one.too_large), "")
 
     def is_left_out(self, model: str, version: str, plan: TrafficPlan) -> bool:
         """Whether a version does not fit beside its model's champion, which is more important."""
@@ -215,10 +218,10 @@ class Residents:
         """By slot, how many models are in, and what they take by what they took when they were tried."""
         return {slot: (len(worker.since_s), worker.size_bytes) for slot, worker in list(self._workers.items())}
 
-    def decide(self, slot: int, state: WorkerState, registered: Registered) -> bool:
-        """Lets models in, and has others leave; whether other models or versions than before are known not to fit."""
+    def decide(self, slot: int, state: WorkerState, registered: Registered) -> AbstractSet[str]:
+        """Lets models in, and has others leave; the models of which it is known now, or no more, that something does not fit."""
         worker, now_s = self._worker(slot), self._clock()
-        former = [{*worker.too_large}, {*worker.alone}]
+        former_large, former_alone = {*worker.too_large}, {*worker.alone}
         self._forget(worker, registered.plans, now_s)
         for model in self._all_pinned(registered.plans):
             self._let_in(worker, model, registered, now_s)
@@ -231,7 +234,7 @@ class Residents:
                 self._leave_alone(slot, state, registered)
             fitting = replace(registered, plans=self.fitting(slot, registered.plans))
             self._change(slot, state, fitting, now_s, is_loading=is_loading)
-        return [{*worker.too_large}, {*worker.alone}] != former
+        return (former_large ^ worker.too_large.keys()) | (former_alone ^ worker.alone)
 
     @property
     def _budget_bytes(self) -> int:
@@ -263,11 +266,12 @@ class Residents:
             for going in {model, *(name for name in worker.since_s if model in registered.needs.get(name, ()))}:
                 worker.since_s.pop(going, None)
                 worker.cold_s.pop(going, None)
+                for one in self._workers.values():
+                    one.too_large.pop(going, None)  # it did fit here
             self.totals.evictions[cause] += 1
             log.info("a model leaves memory", slot=slot, model=model, reason=cause)
         for model in found.let_in:
             worker.too_large.pop(model, None)
-            worker.cold_s[model] = worker.asked_s.pop(model)
             self._let_in(worker, model, registered, now_s)
 
     def _leave_alone(self, slot: int, state: WorkerState, registered: Registered) -> None:
@@ -310,6 +314,8 @@ class Residents:
             if each in registered.plans and each not in worker.since_s:
                 worker.since_s[each] = now_s
                 worker.used_s.setdefault(each, now_s)
+            if each in worker.asked_s:
+                worker.cold_s[each] = worker.asked_s.pop(each)
 
     def _look(self, worker: _Worker, state: WorkerState, registered: Registered, now_s: float) -> None:
         """Takes in when each model last answered, and which of those that callers wait for answer now."""

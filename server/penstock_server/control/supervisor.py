@@ -489,7 +489,8 @@ class Supervisor:
             {key: Use(*found) for key, found in self._counters.uses(worker.slot).items()},
         )
         registered = Registered(plans, self._size, self._is_refused, self._needed, self._fallbacks.versions)
-        if self.residents.decide(worker.slot, state, registered):
+        if changed := self.residents.decide(worker.slot, state, registered):
+            worker.touched |= changed
             self._plan_now()
         fitting = self.residents.fitting(worker.slot, plans)
         return {model: fitting[model] for model in self.residents.models(worker.slot)}

@@ -201,6 +201,14 @@ def test_a_model_that_never_fits_is_refused_for_a_while(world: World) -> None:
     assert world.residents.why_not("a") == ""
 
 
+def test_a_model_that_one_worker_has_or_may_have_fits(world: World) -> None:
+    world.sizes["a", "1"] = 60 * MIB
+    world.round("a")
+    assert world.residents.why_not("a")
+    world.residents.ask(1, "a")
+    assert world.residents.why_not("a") == ""
+
+
 @pytest.mark.parametrize("model", ["a", "pinned-p"])
 def test_a_canary_that_does_not_fit_stays_out_and_its_champion_in(world: World, model: str) -> None:
     world.round("a")
