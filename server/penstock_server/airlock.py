@@ -16,7 +16,7 @@ import msgspec
 
 from penstock_server import lifeline
 from penstock_server.batching.limits import Batching
-from penstock_server.control.verdict import OUT_OF_DEVICE_MEMORY, Trial, TrialLimits, Verdict, out_of_memory
+from penstock_server.control.verdict import OUT_OF_DEVICE_MEMORY, Task, Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_memory
 from penstock_server.memory import resident_bytes, return_memory
 from penstock_server.models.artifact import is_ensemble
@@ -107,17 +107,19 @@ def _mapped_bytes() -> int:
         return 4096 * _MEBIBYTE
 
 
-_trials: Final = msgspec.json.Decoder(Trial)
-_limits: Final = msgspec.json.Decoder(TrialLimits)
+_tasks: Final = msgspec.json.Decoder(Task)
 
 
 def main() -> None:
-    """Tries the version in the arguments; the verdict is all that goes to standard output."""
-    parent, trial_text, limits_text = sys.argv[1:4]
-    lifeline.end_with_parent(int(parent))
+    """Waits for the version on standard input and tries it; the verdict is all that goes to standard output."""
+    lifeline.end_with_parent(int(sys.argv[1]))
     answer = os.dup(1)
     os.dup2(2, 1)  # libraries that print must not be taken for the verdict
-    trial, limits = _trials.decode(trial_text), _limits.decode(limits_text)
+    told = sys.stdin.buffer.read()
+    if not told:
+        os._exit(0)  # it is not needed
+    task = _tasks.decode(told)
+    trial, limits = task.trial, task.limits
     limit(limits, trial.how.threads or 1, has_device=trial.how.execution.has_device)
     os.write(answer, msgspec.json.encode(attempt(trial, limits)))
     # Nothing is left to save, and a model's threads may hang.

@@ -59,7 +59,7 @@ from penstock_server.control.shared_calls import SharedCalls, run_on
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
-from penstock_server.control.trial_process import run_trial
+from penstock_server.control.trial_process import TrialRunner
 from penstock_server.control.verdict import TrialLimits
 from penstock_server.control.view import ServerView
 from penstock_server.control.watcher import Watcher
@@ -160,7 +160,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
     async with AsyncExitStack() as stack:
         last_resort = stack.enter_context(lifeline.LastResort())
         ports = _bind(stack, settings)
-        grpc_address, shared_port, http_socket = ports.grpc, ports.shared, ports.http
+        grpc_address, http_socket = ports.grpc, ports.http
         settings = _with_label_folder(settings, grpc_address)
         rest_address = "" if ports.rest is None else port.address_of(settings.http_host, ports.rest.number)
         for warning in warnings:
@@ -187,30 +187,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             },
         )
         stack.push_async_callback(responder.close)
-        limits = TrialLimits(settings.airlock.memory_mib, settings.airlock.timeout_s)
-        supervisor = Supervisor(
-            address=grpc_address,
-            port=shared_port,
-            rest_port=ports.rest,
-            workers=settings.workers,
-            start=partial(
-                start_worker,
-                settings.of_worker.to_json(),
-                () if shared_port is None else shared_port.descriptors,
-                () if ports.rest is None else ports.rest.descriptors,
-            ),
-            source=source,
-            counters=counters,
-            responder=responder,
-            run_trial=partial(run_trial, limits=limits),
-            proven=ProvenVersions(limits),
-            load_settings=settings.load_settings,
-            unanswered=lambda: source.unanswered,
-            watchdog=settings.watchdog,
-            bounds=settings.airlock,
-            residency=settings.residency,
-        )
-        stack.push_async_callback(supervisor.kernels.close)
+        supervisor = _supervisor(stack, settings, ports, source=source, counters=counters, responder=responder)
         _compile_kernels(stack, settings, is_native=wanted == NATIVE, has_rest=ports.rest is not None)
         keeper = DetectorKeeper(_kept_folder(settings, "drift", grpc_address))
         keeper.sweep(time.time(), settings.drift.window_hours * 3600)
@@ -587,6 +564,45 @@ def _workspace(settings: ServerSettings) -> str:
     return settings.workspace or os.environ.get(WORKSPACE, "")
 
 
+def _supervisor(
+    stack: AsyncExitStack,
+    settings: ServerSettings,
+    ports: _Ports,
+    *,
+    source: CombinedSource,
+    counters: CounterStore,
+    responder: ControlResponder,
+) -> Supervisor:
+    """The supervisor; the trials of its airlock end with the server."""
+    limits = TrialLimits(settings.airlock.memory_mib, settings.airlock.timeout_s)
+    trials = TrialRunner(limits, has_spare=settings.airlock.spare_processes)
+    stack.push_async_callback(trials.close)
+    supervisor = Supervisor(
+        address=ports.grpc,
+        port=ports.shared,
+        rest_port=ports.rest,
+        workers=settings.workers,
+        start=partial(
+            start_worker,
+            settings.of_worker.to_json(),
+            () if ports.shared is None else ports.shared.descriptors,
+            () if ports.rest is None else ports.rest.descriptors,
+        ),
+        source=source,
+        counters=counters,
+        responder=responder,
+        run_trial=trials.run,
+        proven=ProvenVersions(limits),
+        load_settings=settings.load_settings,
+        unanswered=lambda: source.unanswered,
+        watchdog=settings.watchdog,
+        bounds=settings.airlock,
+        residency=settings.residency,
+    )
+    stack.push_async_callback(supervisor.kernels.close)
+    return supervisor
+
+
 def _sources(settings: ServerSettings) -> list[Source]:
     """The sources, each in processes of its own, which start when they are first polled."""
     found: list[tuple[str, messages.Registry | messages.Directory]] = []
@@ -605,6 +621,7 @@ def _sources(settings: ServerSettings) -> list[Source]:
                 source, str(cache_dir()), fetch.max_mib, fetch.max_files, cache.max_mib, cache.keep, settings.policy
             ),
             fetch_timeout_s=fetch.timeout_s,
+            has_spare=settings.airlock.spare_processes,
         )
         for name, source in found
     ]

@@ -16,7 +16,8 @@ from penstock_server.app import Addresses, serve
 from penstock_server.control import messages
 from penstock_server.control.messages import Command
 from penstock_server.control.port import reserve_http
-from penstock_server.control.verdict import Trial, TrialLimits, Verdict
+from penstock_server.control.trial_process import TrialRunner
+from penstock_server.control.verdict import Trial, Verdict
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.request_log.settings import RequestLogSettings
@@ -81,7 +82,7 @@ class Harness:
         return await asyncio.wait_for(self.ready.get(), TIMEOUT_S)
 
 
-async def passes(trial: Trial, limits: TrialLimits) -> Verdict:
+async def passes(self: TrialRunner, trial: Trial) -> Verdict:
     return Verdict(batching="rows")
 
 
@@ -96,7 +97,7 @@ async def harness(
     made = Harness(tmp_path / "models")
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(app, "start_worker", made.start_worker)
-    monkeypatch.setattr(app, "run_trial", passes)
+    monkeypatch.setattr(app.TrialRunner, "run", passes)
     yield made
     for task in made.running:
         task.cancel()

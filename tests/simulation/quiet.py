@@ -29,7 +29,8 @@ def under_way(server: "Server") -> str:
         return "a worker loads or answers"
     if any(worker.too_large for worker in supervisor.residents._workers.values()):
         return "it remembers for a minute which models do not fit"
-    if len(server.process.children) != server.slots + len(server.registries):
+    waiting = [one for one in server.clients if one._spare.process is not None and one._spare.process.is_alive]
+    if len(server.process.children) != server.slots + len(server.registries) + len(waiting):
         return "other processes run"
     return ""
 

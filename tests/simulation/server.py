@@ -118,6 +118,7 @@ class Server:
         self.slots = slots
         self.workers: list[FakeWorker] = []
         self.sources: list[FakeSourceProcess] = []
+        self.clients: list[SourceClient] = []
         self.desired_since: dict[str, float] = {}
         self.is_stopped = False
         self.asking: list[asyncio.Task[None]] = []
@@ -160,7 +161,7 @@ class Server:
 
     async def _serve(self) -> None:
         loop, cache = self.world.loop, self._cache
-        clients = [
+        self.clients = [
             SourceClient(
                 name,
                 messages.Open(messages.Registry(f"http://{name}"), str(cache), 64.0, 100, 64.0, CACHE_KEEP),
@@ -170,7 +171,7 @@ class Server:
             )
             for name, registry in self.registries.items()
         ]
-        self.source = CombinedSource(clients, last_known=LastKnownState(cache))
+        self.source = CombinedSource(self.clients, last_known=LastKnownState(cache))
         with Counters(self._beat_ns) as self.counters:
             self.supervisor = Supervisor(
                 address="127.0.0.1:8001",
@@ -253,8 +254,8 @@ class Server:
         self.world.end(self.process, 0)
 
     def refresh(self) -> None:
-        """Somebody asks for a poll."""
-        if self.is_running and not self.process.is_stopped and self.watcher is not None:
+        """Somebody asks for a poll, by a worker, of which there are none any more in a server that ends."""
+        if self.is_running and not self.process.is_stopped and not self._stop.is_set() and self.watcher is not None:
             self.asking = [task for task in self.asking if not task.done()]
             self.asking.append(self.world.loop.start(self.process, self.watcher.refresh()))
 

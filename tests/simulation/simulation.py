@@ -366,7 +366,8 @@ class Simulation:
             former = self._registration(model, fallback)
             # Under its number there may be other files by now, which have never answered.
             is_there = former is not None and former.identity == fallbacks.identities[model]
-            if present is None and former is not None and is_there and former.kind in SERVABLE:
+            is_out = former is not None and self.server.may_be_out((model, fallback), former.identity)
+            if present is None and former is not None and is_there and former.kind in SERVABLE and not is_out:
                 yield f"{worker} does not answer for {model}, and {fallback} could"
         if present is not None:
             yield from self._missing_beside(worker, model, plan, present)
@@ -418,6 +419,9 @@ class Simulation:
                 stay_bytes += executor.content.size_bytes
         whole = [self._registration(model, version) for version in plan.versions]
         whole_bytes = sum(one.content.size_bytes for one in whole if one is not None)
+        # What answers instead of a champion that cannot be loaded.
+        others = (one for key, one in worker.executors.items() if key[0] == model and key[1] not in plan.versions)
+        whole_bytes += sum(one.content.size_bytes for one in others)
         if stay_bytes + whole_bytes <= LOW_SHARE * ROOM_SHARE * ((self._residency.memory_budget_mib or 0) << 20):
             yield f"{worker} leaves out some of {plan.versions} of {model}, and {(stay_bytes + whole_bytes) >> 20} MiB fit"
 

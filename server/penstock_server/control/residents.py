@@ -219,7 +219,7 @@ class Residents:
         return {slot: (len(worker.since_s), worker.size_bytes) for slot, worker in list(self._workers.items())}
 
     def decide(self, slot: int, state: WorkerState, registered: Registered) -> AbstractSet[str]:
-        """Lets models in, and has others leave; the models of which it is known now, or no more, that something does not fit."""
+        """Lets models in, and has others leave; the models that begin or cease not to fit, all of them or some versions."""
         worker, now_s = self._worker(slot), self._clock()
         former_large, former_alone = {*worker.too_large}, {*worker.alone}
         self._forget(worker, registered.plans, now_s)

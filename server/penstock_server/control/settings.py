@@ -132,6 +132,8 @@ class AirlockSettings:
             64 rows, by what each took when it was tried. None compares nothing, and nor does a server at whose start nothing
             answers yet.
         tag_refused: why a version is refused is written to its tag `penstock.refused` in the registry, until it can be served.
+        spare_processes: after the first version one process waits to fetch the next one and one to try it, both imported, so
+            that it answers about a second sooner. They take 15 and 40 MiB.
     """
 
     memory_mib: int = 4096
@@ -139,6 +141,7 @@ class AirlockSettings:
     memory_budget_mib: int | None = None
     latency_factor: float | None = None
     tag_refused: bool = True
+    spare_processes: bool = True
 
     def __post_init__(self) -> None:
         if self.memory_mib < 256:

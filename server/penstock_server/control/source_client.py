@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import structlog
 
 from penstock_server import errors, frames, leases
 from penstock_server.clock import Clock, monotonic
+from penstock_server.control.spare import Spare
 from penstock_server.errors import PenstockError, UnavailableError
 from penstock_server.priority import to_background
 from penstock_server.rollout.registered import Change, Expected
@@ -50,6 +51,10 @@ class SourceProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
     def send(self, request: messages.Request) -> None:
         self._writer.write(frames.framed(messages.encode(request)))
 
@@ -69,7 +74,7 @@ class SourceProcess:
     async def kill(self) -> int:
         """Ends it at once, and returns its exit code."""
         self._writer.close()
-        if self._process.returncode is None:
+        if self.is_alive:
             # Not by the process's own method, which may take the exit code away from whoever waits for it.
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
@@ -104,13 +109,14 @@ async def start_process(opening: messages.Open) -> SourceProcess:
 
 
 class SourceClient:
-    """A source in processes of its own: one for polls, which stays, and one for each fetch.
+    """A source in processes of its own: one for polls, which stays, and one for each fetch, the next of which waits for it.
 
     Args:
         name: its name in logs and in /v1/models; holds no secrets.
         opening: which source it is.
         fetch_timeout_s: the longest that a fetch may take.
         poll_timeout_s: the longest that a poll may take.
+        has_spare: whether a process waits for the next fetch.
         start: starts a process.
         clock: the time of restarts.
     """
@@ -122,6 +128,7 @@ class SourceClient:
         *,
         fetch_timeout_s: float,
         poll_timeout_s: float = POLL_TIMEOUT_S,
+        has_spare: bool = True,
         start: StartProcess = start_process,
         clock: Clock = monotonic,
     ) -> None:
@@ -136,8 +143,12 @@ class SourceClient:
         self._failures = 0
         self._start_at_s = 0.0
         self._running: set[SourceProcess] = set()
-        self._sweeps: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._has_spare = has_spare
+        self._spare = Spare(
+            self._started, lambda process: self._in_background(self._end(process)), lambda process: process.is_alive
+        )
 
     async def poll(self) -> Desired:
         """What the source desires; see `Source.poll`."""
@@ -168,23 +179,30 @@ class SourceClient:
     async def close(self) -> None:
         """Kills every process, whatever it does."""
         self._is_closed = True
-        for task in self._sweeps:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._sweeps, *(process.kill() for process in self._running), return_exceptions=True)
+        await self._spare.close()
+        await asyncio.gather(*self._tasks, *(process.kill() for process in self._running), return_exceptions=True)
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[SourceProcess]:
         """A process for one fetch. It sweeps the cache afterwards if all went well, and is killed if not."""
-        process = await self._started()
+        process = await self._spare.take()
         to_background(process.pid)
         try:
             yield process
         except BaseException:
             await self._end(process)
             raise
-        task = asyncio.create_task(self._sweep(process))
-        self._sweeps.add(task)
-        task.add_done_callback(self._sweeps.discard)
+        finally:
+            if self._has_spare and not self._is_closed:
+                self._spare.prepare()
+        self._in_background(self._sweep(process))
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _sweep(self, process: SourceProcess) -> None:
         try:

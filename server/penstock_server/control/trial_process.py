@@ -1,4 +1,4 @@
-"""Runs one trial in its process: starts it, watches its memory and its time, and says what came of it.
+"""Runs trials, each in its process: starts it, watches its memory and its time, and says what came of it.
 
 The process can do nothing but end. It is killed when it takes too much, and it ends with the supervisor.
 """
@@ -15,7 +15,8 @@ import msgspec
 import structlog
 
 from penstock_server.control.process_end import ending
-from penstock_server.control.verdict import MAX_VERDICT_BYTES, Trial, TrialLimits, Verdict, out_of_memory
+from penstock_server.control.spare import Spare
+from penstock_server.control.verdict import MAX_VERDICT_BYTES, Task, Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.control.worker_process import ENVIRONMENT
 from penstock_server.priority import to_background
 
@@ -26,26 +27,60 @@ LOOK_S: Final = 0.02
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-async def run_trial(trial: Trial, limits: TrialLimits) -> Verdict:
-    """Tries a version; when cancelled, its process is gone.
+class TrialRunner:
+    """Runs trials within limits.
 
-    Raises:
-        OSError: the process cannot be started now, which says nothing about the version.
+    Args:
+        limits: what each may take.
+        has_spare: whether a process that has imported what it needs waits for the next version.
     """
+
+    def __init__(self, limits: TrialLimits, *, has_spare: bool = True) -> None:
+        self._limits = limits
+        self._has_spare = has_spare
+        self._spare = Spare(_start_process, _kill, lambda process: process.returncode is None)
+
+    async def run(self, trial: Trial) -> Verdict:
+        """Tries a version; when cancelled, its process is gone.
+
+        Raises:
+            OSError: the process cannot be started now, which says nothing about the version.
+        """
+        process = await self._spare.take()
+        try:
+            return await _run(process, trial, self._limits)
+        finally:
+            # Not sooner: the start of another would take the cores from this one.
+            if self._has_spare:
+                self._spare.prepare()
+
+    async def close(self) -> None:
+        """Ends the process that waits."""
+        self._has_spare = False
+        await self._spare.close()
+
+
+async def _start_process() -> asyncio.subprocess.Process:
+    """A process that waits for a trial."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "penstock_server.airlock",
         str(os.getpid()),
-        msgspec.json.encode(trial).decode(),
-        msgspec.json.encode(limits).decode(),
         env={**ENVIRONMENT, **os.environ},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
     to_background(process.pid)
+    return process
+
+
+async def _run(process: asyncio.subprocess.Process, trial: Trial, limits: TrialLimits) -> Verdict:
     log.info("trying a version", model=trial.model, version=trial.version, pid=process.pid)
+    assert process.stdin is not None
+    process.stdin.write(msgspec.json.encode(Task(trial, limits)))
+    process.stdin.close()
     watching = asyncio.create_task(_outgrows(process.pid, limits))
     answering = asyncio.create_task(_answer(process))
     try:
@@ -58,10 +93,14 @@ async def run_trial(trial: Trial, limits: TrialLimits) -> Verdict:
     finally:
         watching.cancel()
         answering.cancel()
-        with suppress(ProcessLookupError):
-            process.kill()
+        _kill(process)
         await asyncio.gather(watching, answering, return_exceptions=True)
         await process.wait()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
 
 
 _verdicts: Final = msgspec.json.Decoder(Verdict)

@@ -57,6 +57,13 @@ class TrialLimits(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
+class Task(msgspec.Struct, frozen=True):
+    """What a trial's process is told to do."""
+
+    trial: Trial
+    limits: TrialLimits
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What a trial found.
 

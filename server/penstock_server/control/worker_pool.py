@@ -7,7 +7,6 @@ What the workers serve is the supervisor's business. Here it is decided when one
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from penstock_server.control.process_end import Cause
 from penstock_server.control.quarantine import Quarantine, WorkerEnd, blame, was_killed
 from penstock_server.control.readiness import SILENT_S
 from penstock_server.control.settings import WatchdogSettings
+from penstock_server.control.spare import Spare
 from penstock_server.control.watchdog import Pulse
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.metrics.store import CounterStore
@@ -84,7 +84,6 @@ class WorkerPool:
         self.slots = slots
         self.workers: dict[int, WorkerProcess] = {}
         self.restarts: Counter[int] = Counter()
-        self._start = start
         self._counters = counters
         self._quarantine = quarantine
         self._limits = limits
@@ -95,8 +94,7 @@ class WorkerPool:
         self._look_s = look_s
         self._clock = clock
         self._is_stopping = False
-        self._spare: WorkerProcess | None = None
-        self._sparing: asyncio.Task[None] | None = None
+        self._spare = Spare(start, WorkerProcess.discard)
 
     def run_in(self, tasks: asyncio.TaskGroup) -> None:
         """Keeps a worker in each slot, in these tasks."""
@@ -127,7 +125,7 @@ class WorkerPool:
             task.cancel()
         for worker in self.workers.values():
             worker.kill()
-        self._discard_spare()
+        self._spare.discard()
 
     async def _keep_alive(self, slot: int) -> None:
         """Starts another worker in a slot whenever its worker ends."""
@@ -137,7 +135,7 @@ class WorkerPool:
             try:
                 self._counters.still(slot)
                 counters = self._counters.slot(slot)
-                worker = self._take_spare() or await self._start()
+                worker = await self._spare.take()
             except (OSError, MemoryError) as error:
                 how = str(error) or "no memory"
                 log.error("a worker cannot be started; trying again", slot=slot, reason=how)
@@ -205,30 +203,14 @@ class WorkerPool:
                 except Exception:
                     log.exception("the watchdog failed; looking again")
         finally:
-            if self._sparing is not None:
-                self._sparing.cancel()
-            self._discard_spare()
+            await self._spare.close()
 
     def _prepare_spare(self) -> None:
         """Keeps a spare process ready while a worker is silent: it will be needed soon, and importing takes seconds."""
-        is_needed = any(worker.is_silent for worker in self.workers.values()) and not self._is_stopping
-        if not is_needed:
-            self._discard_spare()
-        elif is_needed and self._spare is None and (self._sparing is None or self._sparing.done()):
-            self._sparing = asyncio.create_task(self._start_spare())
-
-    async def _start_spare(self) -> None:
-        with suppress(OSError, MemoryError):  # then the worker is started when it is needed
-            self._spare = await self._start()
-            self._prepare_spare()  # it may not be needed any more
-
-    def _take_spare(self) -> WorkerProcess | None:
-        spare, self._spare = self._spare, None
-        return spare
-
-    def _discard_spare(self) -> None:
-        if (spare := self._take_spare()) is not None:
-            spare.discard()
+        if any(worker.is_silent for worker in self.workers.values()) and not self._is_stopping:
+            self._spare.prepare()
+        else:
+            self._spare.discard()
 
     def look(self, step_s: float) -> None:
         """Looks at the signs of life, this long after the last look, and kills what hangs."""

@@ -44,7 +44,7 @@ async def open_client(tmp_path: Path, starter: Starter) -> AsyncIterator[Callabl
 
     def opened(source: messages.Registry | messages.Directory, *, max_mib: float = 100.0, **given: Any) -> SourceClient:
         opening = messages.Open(source, str(tmp_path / "cache"), max_mib, 100, 100.0, 1)
-        given = {"fetch_timeout_s": TIMEOUT_S, "start": starter, **given}
+        given = {"fetch_timeout_s": TIMEOUT_S, "has_spare": False, "start": starter, **given}
         made.append(SourceClient("the source", opening, **given))
         return made[-1]
 
@@ -98,6 +98,24 @@ async def test_a_registry_is_polled_and_fetched_from(open_client: Any, fake: Fak
     assert len(starter.started) == 2  # one polls, and stays; one fetched, and ends by itself
     assert await asyncio.wait_for(starter.started[1].wait(), TIMEOUT_S) == 0
     assert starter.started[0].pid != starter.started[1].pid
+
+
+async def test_a_process_waits_for_the_next_fetch(open_client: Any, fake: FakeRegistry, starter: Starter) -> None:
+    publish(fake)
+    client = open_client(messages.Registry(fake.uri), has_spare=True)
+    await client.fetch("m", "1", "")
+    await asyncio.wait_for(client._spare._starting, TIMEOUT_S)
+    fetched, waiting = starter.started
+    assert await asyncio.wait_for(fetched.wait(), TIMEOUT_S) == 0
+    publish(fake, "2")
+    found = await client.fetch("m", "2", "")
+    assert (found.folder / "model.onnx").is_file()
+    assert await asyncio.wait_for(waiting.wait(), TIMEOUT_S) == 0  # it fetched this one
+    await asyncio.wait_for(client._spare._starting, TIMEOUT_S)
+    os.kill(client._spare.process.pid, 9)
+    await client._spare.process.wait()
+    publish(fake, "3")
+    await client.fetch("m", "3", "")
 
 
 async def test_a_directory_is_polled_and_used_where_it_is(open_client: Any, tmp_path: Path) -> None:

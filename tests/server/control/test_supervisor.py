@@ -945,7 +945,7 @@ async def test_a_worker_that_cannot_be_started_is_started_later(
 ) -> None:
     server = start()
     worker = await server.serving() if is_ready else await server.worker()
-    make, failures = server.supervisor._pool._start, 0
+    make, failures = server.supervisor._pool._spare._start, 0
 
     async def refuse() -> WorkerProcess:
         nonlocal failures
@@ -954,7 +954,7 @@ async def test_a_worker_that_cannot_be_started_is_started_later(
             return await make()
         raise OSError(24, "Too many open files")
 
-    server.supervisor._pool._start = refuse
+    server.supervisor._pool._spare._start = refuse
     worker.die()
     if is_ready:
         await (await server.worker()).hears("load m 1")

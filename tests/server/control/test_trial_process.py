@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.control.trial_process import run_trial, too_slow, verdict_of
+from penstock_server.control.trial_process import TrialRunner, too_slow, verdict_of
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict, out_of_memory
 
 LIMITS = TrialLimits(1024, 60.0)
+RUNNER = TrialRunner(LIMITS, has_spare=False)
 TIMEOUT_S = 60.0
 
 
@@ -95,9 +96,17 @@ async def one_child(former: set[int]) -> int:
     return new.pop()
 
 
+async def waiting_one(runner: TrialRunner) -> asyncio.subprocess.Process:
+    """The process that waits for the next trial."""
+    assert runner._spare._starting is not None
+    await asyncio.wait_for(runner._spare._starting, TIMEOUT_S)
+    assert runner._spare.process is not None
+    return runner._spare.process
+
+
 async def tried(folder: Path, limits: TrialLimits = LIMITS) -> Verdict:
     before = children()
-    verdict = await asyncio.wait_for(run_trial(trial(folder), limits), TIMEOUT_S)
+    verdict = await asyncio.wait_for(TrialRunner(limits, has_spare=False).run(trial(folder)), TIMEOUT_S)
     assert children() == before
     return verdict
 
@@ -106,6 +115,24 @@ async def test_a_sound_version_passes(sound: Path) -> None:
     verdict = await tried(sound)
     assert (verdict.has_passed, verdict.batching) == (True, "rows")
     assert verdict.took_s > 0
+
+
+async def test_a_process_waits_for_the_next_version(sound: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"this is no ONNX")
+    before = children()
+    runner = TrialRunner(LIMITS)
+    assert (await asyncio.wait_for(runner.run(trial(sound)), TIMEOUT_S)).has_passed
+    waiting = await waiting_one(runner)
+    assert not (await asyncio.wait_for(runner.run(trial(tmp_path)), TIMEOUT_S)).has_passed
+    assert waiting.returncode == 0  # it tried this one
+    waiting = await waiting_one(runner)
+    waiting.kill()  # as when the machine runs out of memory
+    await waiting.wait()
+    assert (await asyncio.wait_for(runner.run(trial(sound)), TIMEOUT_S)).has_passed
+    waiting = await waiting_one(runner)
+    await runner.close()
+    await asyncio.wait_for(waiting.wait(), TIMEOUT_S)
+    assert children() == before
 
 
 async def test_a_version_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
@@ -135,7 +162,7 @@ async def test_a_version_that_never_ends_is_stopped(endless: Path) -> None:
 
 async def test_a_version_that_crashes_the_process_is_told_by_its_signal(endless: Path) -> None:
     before = children()
-    running = asyncio.create_task(run_trial(trial(endless), LIMITS))
+    running = asyncio.create_task(RUNNER.run(trial(endless)))
     os.kill(await asyncio.wait_for(one_child(before), TIMEOUT_S), signal.SIGSEGV)
     verdict = await asyncio.wait_for(running, TIMEOUT_S)
     assert verdict.reason == "ended the process that tried it (signal 11, SIGSEGV)"
@@ -144,7 +171,7 @@ async def test_a_version_that_crashes_the_process_is_told_by_its_signal(endless:
 
 async def test_a_trial_that_is_cancelled_leaves_no_process(endless: Path) -> None:
     before = children()
-    running = asyncio.create_task(run_trial(trial(endless), LIMITS))
+    running = asyncio.create_task(RUNNER.run(trial(endless)))
     await asyncio.wait_for(one_child(before), TIMEOUT_S)
     running.cancel()
     await asyncio.wait({running}, timeout=TIMEOUT_S)
@@ -157,7 +184,7 @@ async def test_a_process_that_cannot_be_started_is_an_error(
 ) -> None:
     monkeypatch.setattr("penstock_server.control.trial_process.sys.executable", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError):
-        await run_trial(trial(sound), LIMITS)
+        await RUNNER.run(trial(sound))
 
 
 @pytest.mark.parametrize(

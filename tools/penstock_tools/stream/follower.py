@@ -10,7 +10,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import structlog
@@ -23,7 +22,7 @@ from penstock_server.control.kernels import KernelCompiler
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.reconcile import Versions, WorkerSnapshot, load_order, next_steps, plan_keys
 from penstock_server.control.source_client import SourceClient
-from penstock_server.control.trial_process import run_trial
+from penstock_server.control.trial_process import TrialRunner
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits
 from penstock_server.control.watcher import Watcher
 from penstock_server.errors import PenstockError
@@ -175,7 +174,7 @@ class Follower:
         change = asyncio.Event()
         fetcher = ArtifactFetcher(source, clock=monotonic, changed=change.set)
         proven = ProvenVersions(LIMITS)
-        airlock = Airlock(partial(run_trial, limits=LIMITS), proven, changed=change.set)
+        airlock = Airlock(TrialRunner(LIMITS, has_spare=False).run, proven, changed=change.set)
         kernels = KernelCompiler(KERNELS, change.set)
 
         def desire(desired: Desired) -> None:
