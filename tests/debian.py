@@ -51,8 +51,9 @@ def environment(program: Path) -> dict[str, str]:
 
 
 def _found(name: str, root: Path) -> str | None:
-    # PostgreSQL's are in a folder by version, which is on nobody's PATH.
-    folders = ("usr/bin", "usr/sbin", "usr/lib/*/*/bin")
+    # PostgreSQL's are in a folder by version, which is on nobody's PATH. What is in usr/lib by its own name has a script in
+    # usr/bin, which would look for it where it is installed: Chromium.
+    folders = ("usr/bin", "usr/sbin", "usr/lib/*/*/bin", f"usr/lib/{name}")
     found = [path for folder in folders for path in sorted(root.glob(f"{folder}/{name}")) if os.access(path, os.X_OK)]
     return str(found[-1]) if found else None
 
