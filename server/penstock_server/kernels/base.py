@@ -32,17 +32,26 @@ def kernel(function: Kernel) -> Kernel:
     It compiles without numba's run time: an allocation is a compile error, and reading an array counts no reference,
     which would cost ten times the work itself. numba lets LLVM neither fuse nor reorder what is rounded.
     """
-    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False)(function))
+    return kernel_with(function)
 
 
 def inlined(function: Kernel) -> Kernel:
     """A `kernel` that LLVM always inlines: for small functions in the innermost loops."""
-    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function))
+    return kernel_with(function, forceinline=True)
 
 
 def spliced(function: Kernel) -> Kernel:
     """A `kernel` with one caller, into whose code numba puts it: LLVM optimises once what it else would once for each level."""
-    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, inline="always")(function))
+    return kernel_with(function, inline="always")
+
+
+def kernel_with(function: Kernel, **options: Any) -> Kernel:
+    """A `kernel` with more of numba's options.
+
+    Python cannot call it, nor C: the wrappers for that are a quarter of the time to compile, and no kernel has them in the end.
+    """
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, **wrappers, **options)(function))
 
 
 def entry_point(*arguments: Any, result: Any = INT64) -> Callable[[Kernel], Kernel]:

@@ -7,17 +7,14 @@ A column of few bins compares the whole block with each edge; others find a valu
 
 from math import inf, isnan
 from sys import float_info
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
-import numba
 import numpy as np
 
 from penstock_server.features import counting
 from penstock_server.features.kernels.memory import BatchMemory, Program, RowBlock
-from penstock_server.kernels.base import Kernel, kernel
+from penstock_server.kernels.base import Kernel, kernel, kernel_with
 
-# numba's own type hints describe only its simplest use.
-_numba: Any = numba
 _ANY_ORDER: Final = {"reassoc", "nsz"}
 
 FEW_EDGES: Final = 10
@@ -29,7 +26,7 @@ _LARGEST: Final = float_info.max
 
 def summing_kernel(function: Kernel) -> Kernel:
     """A `kernel` that may add in any order, and so vectorises; it must compute nothing but sums."""
-    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, fastmath=_ANY_ORDER)(function))
+    return kernel_with(function, fastmath=_ANY_ORDER)
 
 
 class CountsMemory(NamedTuple):
