@@ -1,8 +1,11 @@
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from penstock_server import cores
 from penstock_server.kernel_sets import KERNEL_SETS
 from penstock_server.kernels import compiled
 from penstock_server.kernels.compiled import CompiledFile
@@ -55,6 +58,20 @@ def test_what_is_there_is_not_compiled_again(compiler, run, capsys, monkeypatch)
     assert said == "".join(
         f"the {each.title} for this machine are in {compiled.own_path(each)}\n" for each in KERNEL_SETS
     )
+
+
+def test_each_core_compiles_a_set(compiler, run, monkeypatch):
+    monkeypatch.setattr(cores, "cores", lambda: 2)
+    meeting = compiler / "meeting"
+    os.mkfifo(meeting)
+    first, second = sorted(KERNEL_SETS, key=lambda kernels: -kernels.functions)[:2]
+    waits = {first: f"open({str(meeting)!r}, 'w')", second: f"open({str(meeting)!r})"}
+
+    def build_command(kernels: KernelSet, *_: Any) -> tuple[list[str], dict[str, str]]:
+        return [sys.executable, "-c", waits.get(kernels, "")], {}
+
+    monkeypatch.setattr(compiled, "build_command", build_command)
+    assert run("compile") == 0
 
 
 def test_without_numba_compile_says_what_to_install(compiler, run, capsys, monkeypatch):

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
+
+    from rich.progress import Progress
 
     from penstock_server.kernels.kernel_set import KernelSet
 
@@ -27,7 +29,7 @@ def compile_kernels(
         ),
     ] = None,
 ) -> None:
-    r"""Compiles the kernels for this machine, which takes most of a minute, and says where they are.
+    r"""Compiles the kernels for this machine, which takes about a minute on two cores, and says where they are.
 
     A server does so by itself, while it serves with the kernels of its release. Run this where the first server shall
     find them: in an image's build, or on a machine that has the same processor. It needs numba: [bold]pip install
@@ -41,21 +43,49 @@ def compile_kernels(
         raise typer.BadParameter(
             f"{this.architecture} has no baseline, expected one of {', '.join(processor.BASELINES)}"
         )
-    for kernels in KERNEL_SETS:
-        path = compiled.shipped_path(kernels, this.architecture) if baseline else compiled.own_path(kernels)
-        if output is not None:
-            path = output / path.name
-        if output is not None or baseline or compiled.find_own(kernels) is None:
-            _compile(kernels, path, baseline=baseline)
-        machines = f"{this.architecture} machines" if baseline else "this machine"
+    paths = {
+        kernels: compiled.shipped_path(kernels, this.architecture) if baseline else compiled.own_path(kernels)
+        for kernels in KERNEL_SETS
+    }
+    if output is not None:
+        paths = {kernels: output / path.name for kernels, path in paths.items()}
+    always = output is not None or baseline
+    _compile_all(
+        {kernels: path for kernels, path in paths.items() if always or compiled.find_own(kernels) is None},
+        baseline=baseline,
+    )
+    machines = f"{this.architecture} machines" if baseline else "this machine"
+    for kernels, path in paths.items():
         typer.echo(f"the {kernels.title} for {machines} are in {path}")
 
 
-def _compile(kernels: "KernelSet", path: Path, *, baseline: bool) -> None:
+def _compile_all(missing: "Mapping[KernelSet, Path]", *, baseline: bool) -> None:
+    """Compiles a set on each core, first those of the most functions, so that none begins when the others are done."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from penstock_server.cores import cores
+    from penstock_server.kernels import compiled
+
+    for kernels, path in missing.items():
+        compiled.check_can_build(kernels, path)
+    ordered = sorted(missing, key=lambda kernels: -kernels.functions)
+    with _progress() as progress, ThreadPoolExecutor(cores()) as pool:
+        compiling = [pool.submit(_compile, each, missing[each], progress, baseline=baseline) for each in ordered]
+        try:
+            for each in compiling:
+                each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _compile(kernels: "KernelSet", path: Path, progress: "Progress", *, baseline: bool) -> None:
     from penstock_server.errors import UnavailableError
     from penstock_server.kernels import compiled
 
-    compiled.check_can_build(kernels, path)
+    what = f"compiling the {kernels.title}"
+    if not progress.console.is_terminal:
+        progress.console.print(f"{what}, which takes up to a minute")
+    task = progress.add_task(what, total=kernels.functions)
     options = ["--progress", *(["--baseline"] if baseline else [])]
     command, environment = compiled.build_command(kernels, path, *options)
     with subprocess.Popen(
@@ -63,23 +93,18 @@ def _compile(kernels: "KernelSet", path: Path, *, baseline: bool) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        _show_progress(kernels, process.stdout)
+        for _ in process.stdout:  # a line for each function
+            progress.advance(task)
         said = process.stderr.read()
     if process.returncode != 0:
         raise UnavailableError(compiled.build_failure(kernels, process.returncode, said))
 
 
-def _show_progress(kernels: "KernelSet", functions: "Iterator[str]") -> None:
-    """A bar in a terminal, a line elsewhere; ends when the compiler does."""
+def _progress() -> "Progress":
+    """A bar for each set in a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    what = f"compiling the {kernels.title}"
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        console.print(f"{what}, which takes up to a minute")
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=kernels.functions)
-        for _ in functions:
-            progress.advance(task)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
