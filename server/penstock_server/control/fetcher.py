@@ -27,6 +27,8 @@ from penstock_server.sources.source import VersionFiles
 log = structlog.get_logger(__name__)
 
 RETRY_AWAY_S: Final = 5.0
+RETRY_AWAY_MOST_S: Final = 15.0
+"""The pause doubles up to this while the same files fail for the same reason: each try takes a process."""
 RETRY_DAMAGED_S: Final = 60.0
 FETCHES_AT_ONCE: Final = 2
 SHELVED: Final = 8
@@ -47,6 +49,7 @@ ReadFiles = Callable[[Path], Awaitable[Artifact]]
 @dataclass(frozen=True, slots=True)
 class _Failure:
     reason: str
+    retry_s: float
     retry_at_s: float
     identity: str
     is_damaged: bool
@@ -234,7 +237,9 @@ class ArtifactFetcher:
         if known is None or known.reason != reason:
             log.warning("version cannot be fetched", model=key[0], version=key[1], reason=reason)
         retry_s = RETRY_DAMAGED_S if is_damaged else RETRY_AWAY_S
-        self._failures[key] = _Failure(reason, self._clock() + retry_s, identity, is_damaged)
+        if not is_damaged and known is not None and (known.reason, known.identity) == (reason, identity):
+            retry_s = min(2 * known.retry_s, RETRY_AWAY_MOST_S)
+        self._failures[key] = _Failure(reason, retry_s, self._clock() + retry_s, identity, is_damaged)
 
 
 async def _read_on_thread(folder: Path) -> Artifact:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock_server import leases
-from penstock_server.control.fetcher import RETRY_AWAY_S, RETRY_DAMAGED_S, SHELVED, ArtifactFetcher
+from penstock_server.control.fetcher import RETRY_AWAY_MOST_S, RETRY_AWAY_S, RETRY_DAMAGED_S, SHELVED, ArtifactFetcher
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.leases import Lease
 from penstock_server.sources.source import VersionFiles
@@ -205,6 +205,23 @@ async def test_a_failure_is_remembered_and_tried_again_later(
         await found.require(ONE, TWO, changes=1)
         assert found.fetcher.failure(ONE) is None
         assert found.fetcher.artifacts.keys() == {ONE, TWO}
+
+
+async def test_what_goes_on_failing_is_tried_less_often(source: Any, clock: Any) -> None:
+    source.errors[ONE] = UnavailableError("the store does not answer")
+    async with watched(source, clock) as found:
+        await found.require(ONE, changes=1)
+        for pause_s in (RETRY_AWAY_S, 2 * RETRY_AWAY_S, RETRY_AWAY_MOST_S, RETRY_AWAY_MOST_S):
+            clock.now += pause_s - 0.1
+            await found.require(ONE)
+            assert not found.fetcher._running
+            clock.now += 0.1
+            await found.require(ONE, changes=1)
+        source.errors[ONE] = UnavailableError("its process ended")
+        clock.now += RETRY_AWAY_MOST_S
+        await found.require(ONE, changes=1)
+        clock.now += RETRY_AWAY_S
+        await found.require(ONE, changes=1)
 
 
 async def test_a_failure_that_is_not_required_is_forgotten(source: Any, clock: Any) -> None:
