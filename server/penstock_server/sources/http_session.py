@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from http.client import HTTPException, HTTPMessage
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -51,7 +52,13 @@ _refusals: Final = msgspec.json.Decoder(_Refusal)
 def needs_mlflow() -> bool:
     """Whether requests need what only mlflow can do: plug-ins, or kinds of authentication that it alone knows."""
     asked = any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in _ONLY_MLFLOW)
-    return asked or any(
+    return asked or _has_plugins()
+
+
+@cache
+def _has_plugins() -> bool:
+    """Looked for once, since it takes reading what every installed package says of itself."""
+    return any(
         entry_points(group=group) for group in ("mlflow.request_header_provider", "mlflow.request_auth_provider")
     )
 
