@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parent.parent
 SOURCES: Final = {
@@ -257,11 +257,33 @@ def modules() -> Iterator[tuple[str, Path]]:
 MODULES: Final = dict(modules())
 
 
-@cache
+class Outline(NamedTuple):
+    """What the tests ask of every module: a tree of each would be kept for long, or made for each question."""
+
+    imports: set[str]
+    classes: list[str]
+
+
 def imports(name: str) -> set[str]:
     """The dotted names that a module imports: wherever in it, and by `importlib.import_module` of a literal too."""
+    return _outline(name).imports
+
+
+def classes(name: str) -> list[str]:
+    """The public classes of a module."""
+    return _outline(name).classes
+
+
+@cache
+def _outline(name: str) -> Outline:
+    tree = ast.parse(MODULES[name].read_text())
+    public = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    return Outline(_imports(name, tree), public)
+
+
+def _imports(name: str, tree: ast.Module) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(tree):
         match node:
             case ast.Import():
                 found |= {alias.name for alias in node.names}

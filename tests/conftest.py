@@ -4,6 +4,7 @@ import fcntl
 import gc
 import logging
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,7 +201,9 @@ def _logging_is_as_before() -> Iterator[None]:
 def empty_registry(shared_folder: Path, pytestconfig: pytest.Config) -> Path:
     """The database of an empty registry, to be copied: mlflow takes seconds to make one, so pytest's cache keeps it."""
     from mlflow.store.db import utils
+    from sqlalchemy import Engine, event
 
+    event.listen(Engine, "connect", _write_without_waiting)
     # Each registry that is opened is compared with the last of mlflow's 60 migrations, which are all imported for it.
     utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
     kept = getattr(pytestconfig, "cache", None)  # None with -p no:cacheprovider
@@ -215,6 +218,12 @@ def empty_registry(shared_folder: Path, pytestconfig: pytest.Config) -> Path:
             MlflowClient(f"sqlite:///{unfinished}", f"sqlite:///{unfinished}").search_registered_models()
             unfinished.rename(path)
     return path
+
+
+def _write_without_waiting(connection: Any, _: Any) -> None:
+    """mlflow commits dozens of times in a test, and no registry of a test need outlive the machine's power."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 _FOLLOWED: Final = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")

@@ -15,6 +15,7 @@ from tests.architecture import (
     ROOMS,
     SOURCES,
     TOOLS_GROUND,
+    classes,
     housed,
     imported_modules,
     imports,
@@ -115,11 +116,10 @@ def test_decoders_are_made_at_import() -> None:
 def test_a_class_of_the_server_has_its_name_alone() -> None:
     """A name means one thing: whoever searches for it finds one."""
     homes: dict[str, list[str]] = {}
-    for module, path in MODULES.items():
+    for module in MODULES:
         if module.startswith("penstock_server."):
-            for node in ast.parse(path.read_text()).body:
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    homes.setdefault(node.name, []).append(module)
+            for name in classes(module):
+                homes.setdefault(name, []).append(module)
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 

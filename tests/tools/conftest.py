@@ -46,6 +46,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registry(empty_registry: Path, database: Path, tmp_path: Path, monkeypatch) -> str:
     """The address of an empty registry that is also the default one."""
     with closing(sqlite3.connect(empty_registry)) as empty, closing(sqlite3.connect(database)) as own:
+        own.execute("PRAGMA synchronous = OFF")
         empty.backup(own)  # a transaction, which those who read the former registry notice
     uri = f"sqlite:///{database}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
