@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -44,10 +45,15 @@ class MemoryReturn:
                 left = resident_bytes()
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL("libc.so.6")  # once: each one has classes of its own
+
+
 def return_memory() -> None:
     """Gives freed memory back now; takes milliseconds per hundred MB."""
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        _libc().malloc_trim(0)
 
 
 def resident_bytes(pid: int | None = None) -> int:

@@ -1,5 +1,6 @@
 """A worker over a real socket, with a real model, and a transport whose reactor only the test's calls reach."""
 
+import gc
 import queue
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,7 @@ class FakeTransport:
     def run(self) -> None:
         while (action := self.actions.get()) is not None:
             action()
+            del action  # as transports do
             while self.reactor.is_due:
                 self.reactor.step()
 
@@ -337,6 +340,29 @@ def test_an_unloaded_version_frees_its_session_whatever_still_knows_the_version(
     supervised.send(messages.Unload("m", "1"))
     assert supervised.event() == messages.Unloaded("m", "1")
     assert session() is None
+
+
+@pytest.mark.parametrize("inline_budget_ms", [0.0, 1000.0])
+def test_an_unloaded_version_is_freed_without_the_collector(
+    start: Any, model: Path, inline_budget_ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It walks over all other models, and no request is answered meanwhile."""
+    collected: list[Any] = []
+    monkeypatch.setattr(workers, "gc", SimpleNamespace(collect=lambda: collected.append(servable())))
+    monkeypatch.setattr(workers, "FREED_S", TIMEOUT_S)
+    supervised = start(serving=ModelSettings(inline_budget_ms=inline_budget_ms))
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    assert supervised.infer().model_version == "1"
+    servable = weakref.ref(supervised.worker._executors["m", "1"].servable)
+    gc.disable()
+    try:
+        supervised.serve(v1=VersionStatus("UNLOADING"))
+        supervised.send(messages.Unload("m", "1"))
+        assert supervised.event() == messages.Unloaded("m", "1")
+    finally:
+        gc.enable()
+    assert (collected, servable()) == ([], None)
 
 
 @pytest.mark.parametrize("inline_budget_ms", [0.0, 1000.0])

@@ -6,6 +6,7 @@ nobody changes, and gets the outputs back as a message; while nobody else is ask
 way to the thread and back takes longer than many a batch. Large requests take a third road (`prediction.large_requests`).
 """
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -132,9 +133,10 @@ class Executor(Answerer):
         self.explaining = explaining
         self.policy = policy
         self.by_key: Callable[[str], Executor] | None = None
-        self._plain: Executor | None = None
+        self._plain_of: Callable[[], Executor | None] = _nobody
         if explaining is not None:
-            explaining._plain = self  # noqa: SLF001 - of its own kind
+            # Weakly, since only the collector would free the two of them.
+            explaining._plain_of = weakref.ref(self)  # noqa: SLF001 - of its own kind
         cells = report.drift_cells() if counts_apart else None
         self._own_cells = None if cells is None else np.zeros_like(cells)
         self._queue: BatchQueue[PendingRequest] = BatchQueue(limits, cost)
@@ -577,6 +579,11 @@ class Executor(Answerer):
                 self._wake()
 
     @property
+    def _plain(self) -> "Executor | None":
+        """The one that answers where no attributions are asked for, if this one gives them."""
+        return self._plain_of()
+
+    @property
     def can_take_plain(self) -> bool:
         """Whether its requests may be plain: they run together, and so do those of its shadows."""
         return (
@@ -822,8 +829,9 @@ class Executor(Answerer):
         self._singles.clear()
         for request in (*self._queue.clear(), *singles, *running):
             self.refuse(request, NotReadyError(_UNLOADED))
-        if self._large is not None:
-            self._large.close(NotReadyError(_UNLOADED))
+        large, self._large = self._large, None  # which knows this one: only the collector would free both
+        if large is not None:
+            large.close(NotReadyError(_UNLOADED))
         self._report_waiting()
         if self.tracer is not None:
             self.tracer.spans.release(self.subject)
@@ -840,6 +848,10 @@ class Executor(Answerer):
             self.explaining.join()
         if self._thread is not None:
             self._thread.join()
+
+
+def _nobody() -> None:
+    """What an executor that explains for no other one is the second of."""
 
 
 def _row_bytes(spec: TensorInfo) -> int:
