@@ -592,7 +592,6 @@ class Worker:
         def swap() -> None:
             # Compared with the table in force, which an action before this one may have changed.
             former = self._predictor.routing_table
-            changed = routing_table.replaced(former)
             rerouted = routing_table.rerouted(former) & models.keys()
             for name in rerouted:
                 self._assign_roles(models[name], failed_keys.get(name))
@@ -604,7 +603,7 @@ class Worker:
             for executor, closed in replaced:
                 executor.drain(closed.set)
             if self._room is not None:
-                self._room.routes_changed(changed)
+                self._room.routes_changed(routing_table.replaced(former))
 
         for executor, closed in replaced:
             threading.Thread(target=_join, args=(executor, closed), name="unbind", daemon=True).start()

@@ -756,10 +756,12 @@ class Executor(Answerer):
 
     def set_role(self, role: Role | None, share: float = 0.0) -> None:
         if self.has_role(role, share) and self.shadows is None:
-            return  # what follows from it is there, and takes a millisecond of the reactor to make
+            return
+        had_shadows = self.shadows is not None
         super().set_role(role, share)
         self._tell_subject()
-        self._fuse()
+        if had_shadows:
+            self._fuse()  # which takes half a millisecond of the reactor, and asks for no role
         if self.explaining is not None:
             self.explaining.set_role(role, share)
 
@@ -797,7 +799,8 @@ class Executor(Answerer):
         if self.plain_batches is not None:
             self.plain_batches.lane.shut()
             self.plain_batches.lane.hurry()
-            self._fuse()
+            if not self.is_idle:
+                self._fuse()
         self._queue.hurry()
         if self.due_s() != inf:
             self._wake()
