@@ -223,7 +223,7 @@ class Residents:
         worker, now_s = self._worker(slot), self._clock()
         former_large, former_alone = {*worker.too_large}, {*worker.alone}
         self._forget(worker, registered.plans, now_s)
-        for model in self._all_pinned(registered.plans):
+        for model in sorted(self._all_pinned(registered.plans)):
             self._let_in(worker, model, registered, now_s)
         self._look(worker, state, registered, now_s)
         self._drop_mute(worker, state, registered)
