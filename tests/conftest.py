@@ -62,13 +62,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("hypothesis") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(PROPERTY_TIMEOUT_S))
-    items.sort(key=_last_s)  # keeps the order of all others
+    items.sort(key=_turn)  # keeps the order of all others
 
 
-def _last_s(item: pytest.Item) -> float:
-    """Of the longest tests minus the time that they may take: they go first. At the end, the other cores would have nothing."""
+def _turn(item: pytest.Item) -> float:
+    """Of the longest tests minus the time that they may take: they go first, and of the others those that wait for services.
+
+    At the end, the other cores would have nothing: no process takes the last two tests of another.
+    """
+    if not item.get_closest_marker("long"):
+        return -1.0 if item.get_closest_marker("slow") else 0.0
     limit = item.get_closest_marker("timeout")
-    return -limit.args[0] if limit is not None and limit.args and item.get_closest_marker("long") else 0.0
+    return -limit.args[0] if limit is not None and limit.args else 0.0
 
 
 @pytest.hookimpl(wrapper=True)
