@@ -49,6 +49,7 @@ def promote_in_turn(
     *,
     promote: Callable[[str], None],
     served_version: Callable[[], str],
+    every_s: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
 ) -> list[float]:
@@ -59,6 +60,7 @@ def promote_in_turn(
         count: how many promotions.
         promote: writes the alias.
         served_version: gets the version of an answer.
+        every_s: from one promotion to the next at least.
         clock: monotonic seconds.
         wait: sleeps for a number of seconds.
 
@@ -77,6 +79,7 @@ def promote_in_turn(
                 )
             wait(_POLL_S)
         seen_s.append(clock() - started)
+        wait(max(0.0, every_s - seen_s[-1]))
     return seen_s
 
 

@@ -1,8 +1,9 @@
 """`python -m bench.reloads`: what hundreds of reloads under load do to callers, to memory and to the disk.
 
 Two models get requests at random moments, as many as one server has an easy time with. First nothing else happens, then one of
-them is promoted from version to version, each as soon as the one before answers, then nothing again. Each promotion loads the
-version anew, since the one before is freed.
+them is promoted from version to version, each as soon as the one before answers, then its alias is written as often without a
+change, then nothing happens again. Each promotion loads the version anew, since the one before is freed. The writes alone tell
+what the registry's client takes, which shares the machine here.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from bench.promotions import MODEL, aliases, prober, promote_in_turn
 from bench.servers.measured import running
 from bench.servers.roles import PORTS, penstock_command, publish, registry_in
 from penstock.names import CHAMPION
+from penstock_server.priority import to_background
 
 OTHER: Final = "wide-10"
 VERSIONS: Final = 3
@@ -49,6 +51,7 @@ class Reloads:
         visible_s: for each, from the alias written to the first answer of its version.
         quiet: by model, the loads before and after.
         reloading: by model, the load during the promotions.
+        writing: by model, the load while aliases were written that change nothing.
         first_bytes: the workers' resident memory after `FIRST` promotions.
         last_bytes: after all.
         cache_bytes: what the server keeps on disk of the versions' files.
@@ -58,6 +61,7 @@ class Reloads:
     visible_s: Sequence[float]
     quiet: Mapping[str, Sequence[LoadResult]]
     reloading: Mapping[str, LoadResult]
+    writing: Mapping[str, LoadResult]
     first_bytes: int
     last_bytes: int
     cache_bytes: int
@@ -65,11 +69,12 @@ class Reloads:
     @property
     def failed(self) -> int:
         """Requests without a good answer."""
-        loads = [*self.reloading.values(), *(each for both in self.quiet.values() for each in both)]
+        loads = [*self.reloading.values(), *self.writing.values()]
+        loads += [each for both in self.quiet.values() for each in both]
         return sum(load.failed for load in loads)
 
 
-def run(folder: Path, count: int, *, rate_per_s: float, quiet_s: float) -> Reloads:
+def run(folder: Path, count: int, *, rate_per_s: float, quiet_s: float, every_s: float = 0.0) -> Reloads:
     """Publishes two models, one of them in several versions, serves them, and promotes.
 
     Args:
@@ -77,6 +82,7 @@ def run(folder: Path, count: int, *, rate_per_s: float, quiet_s: float) -> Reloa
         count: how many promotions, more than `FIRST`.
         rate_per_s: requests a second to each model.
         quiet_s: how long the loads before and after take.
+        every_s: from one promotion to the next at least.
 
     Raises:
         UnavailableError: publishing or serving failed.
@@ -102,23 +108,30 @@ def run(folder: Path, count: int, *, rate_per_s: float, quiet_s: float) -> Reloa
         inference.first_answer(server.grpc, inference.messages(OTHER, rows=1)[0], timeout_s=60)
 
         def turn(count: int) -> list[float]:
-            return promote_in_turn(versions, count, promote=promote, served_version=served_version)
+            return promote_in_turn(versions, count, promote=promote, served_version=served_version, every_s=every_s)
 
         def resident() -> int:
             time.sleep(_SETTLES_S)  # the process that tried the last version has ended
             return workers_bytes(memory_of(server.pid))
 
         turn(1)
+        # What writes aliases stands for a registry elsewhere, and takes what is left of the cores.
+        to_background(os.getpid())
         before = _quiet(loads, server.grpc, rate_per_s, quiet_s)
         with _loading(loads, server.grpc, rate_per_s, count * _RELOAD_S) as reloading:
             seen_s = turn(FIRST)
             first = resident()
             seen_s += turn(count - FIRST)
             last = resident()
+        with _loading(loads, server.grpc, rate_per_s, count * _RELOAD_S) as writing:
+            present = served_version()
+            for each in seen_s:
+                promote(present)
+                time.sleep(max(each, every_s))
         after = _quiet(loads, server.grpc, rate_per_s, quiet_s)
     cache = sum(each.stat().st_size for each in (folder / "cache" / "models").rglob("*") if each.is_file())
     quiet = {model: (before[model], after[model]) for model in loads}
-    return Reloads(count, seen_s, quiet, reloading, first, last, cache)
+    return Reloads(count, seen_s, quiet, reloading, writing, first, last, cache)
 
 
 def _quiet(
@@ -172,7 +185,11 @@ def table(found: Reloads) -> str:
     for model, name in ((MODEL, "the model that is reloaded"), (OTHER, "the other model")):
         for share, of in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
             quiet, busy = quantile(found.quiet[model], share), quantile([found.reloading[model]], share)
-            lines.append(f"{name}, {of}: {quiet:.2f} ms quiet, {busy:.2f} ms while reloading, {busy / quiet:.2f} x")
+            written = quantile([found.writing[model]], share)
+            lines.append(
+                f"{name}, {of}: {quiet:.2f} ms quiet, {busy:.2f} ms while reloading, {busy / quiet:.2f} x; "
+                f"{written:.2f} ms with the same writes and no reload, {busy / written:.2f} x"
+            )
     memory = (
         f"workers' memory after {FIRST} reloads {found.first_bytes / _MEBIBYTE:.0f} MiB, after {found.count} "
         f"{found.last_bytes / _MEBIBYTE:.0f} MiB, {found.last_bytes / found.first_bytes:.3f} x"
@@ -187,13 +204,18 @@ def main(arguments: Sequence[str] | None = None, *, measure: Callable[..., Reloa
     parser.add_argument("--count", type=int, default=500, help="reloads (%(default)s)")
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second to each model (%(default)s)")
     parser.add_argument("--quiet", type=float, default=30.0, help="seconds before and after (%(default)s)")
+    parser.add_argument(
+        "--every", type=float, default=0.0, help="seconds from one reload to the next at least (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     if options.count <= FIRST:
         parser.error(f"--count is {options.count}; expected more than {FIRST}")
     if (os.cpu_count() or 1) < 2:
         sys.stdout.write("one core: what is measured is mostly who waits for it\n")
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        found = measure(Path(folder), options.count, rate_per_s=options.rate, quiet_s=options.quiet)
+        found = measure(
+            Path(folder), options.count, rate_per_s=options.rate, quiet_s=options.quiet, every_s=options.every
+        )
     sys.stdout.write(table(found))
     return int(found.failed > 0)
 

@@ -4,6 +4,7 @@ A process is started once and gets plan after plan through a pipe.
 """
 
 import multiprocessing
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
@@ -21,6 +22,7 @@ _STOP = "stop"
 
 def _serve(pipe: Connection) -> None:
     """The child: runs each plan that it receives. Any message during a run stops the run; None ends the process."""
+    os.setsid()  # a share of the processor of its own, where Linux shares it among sessions
     while (task := _next_task(pipe)) is not None:
         if task == _STOP:  # meant for a run that has just ended by itself
             continue
