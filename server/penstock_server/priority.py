@@ -14,8 +14,8 @@ def to_background(pid: int) -> None:
     """Has a process that was just started leave the processor to this one and its workers.
 
     From here, and not from its own first line: imports are most of what a process does that fetches or tries one version.
-    A process that leads a session leaves it to all others only if the session does: where Linux has autogroups (sched(7)), sessions
-    share the processor, and a process's niceness counts within its own.
+    A process that leads a session leaves it to all others only if the session does: where Linux has autogroups (sched(7)),
+    sessions share the processor, and a process's niceness counts within its own.
     """
     with suppress(OSError):  # it is gone already, or the system knows no priorities
         niceness = min(_MOST, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
