@@ -133,7 +133,7 @@ class AirlockSettings:
             answers yet.
         tag_refused: why a version is refused is written to its tag `penstock.refused` in the registry, until it can be served.
         spare_processes: after the first version one process waits to fetch the next one and one to try it, both imported, so
-            that it answers about a second sooner. They take 15 and 40 MiB.
+            that it answers about a second sooner. They take 20 and 50 MiB.
     """
 
     memory_mib: int = 4096
