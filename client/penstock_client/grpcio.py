@@ -16,7 +16,7 @@ class ChannelCalls:
     """Unary calls to one server. Threads may share it.
 
     Attributes:
-        is_closed: calls end at once; grpcio would raise a ValueError.
+        is_closed: calls end at once; grpcio raises a ValueError, also where another thread closes the channel just now.
     """
 
     def __init__(self, address: str, tls: Tls | None, headers: Mapping[str, str], options: ChannelOptions) -> None:
@@ -37,6 +37,10 @@ class ChannelCalls:
             reply: bytes = self._method(path)(payload, timeout=timeout_s, metadata=self._metadata + headers)
         except grpc.RpcError as error:
             return failure_of(error)
+        except ValueError:
+            if self.is_closed:
+                return _closed()
+            raise
         return reply
 
     def pipe(self, ahead: int) -> "ChannelPipe":  # noqa: ARG002 - grpcio sends each call at once
@@ -44,15 +48,28 @@ class ChannelCalls:
         return ChannelPipe(self)
 
     def started(self, path: str, payload: bytes, timeout_s: float, headers: Headers) -> Any:
-        """A call that goes on by itself."""
-        return self._method(path).future(payload, timeout=timeout_s, metadata=self._metadata + headers)
+        """A call that goes on by itself; None on a channel that is closed."""
+        if self.is_closed:
+            return None
+        try:
+            return self._method(path).future(payload, timeout=timeout_s, metadata=self._metadata + headers)
+        except ValueError:
+            if self.is_closed:
+                return None
+            raise
 
     def stream(
         self, path: str, payloads: Iterator[bytes], timeout_s: float | None, headers: Headers
     ) -> Generator[bytes | Failure, None, None]:
         """The messages that answer these, as they come; the last may be how the call failed. Leaving early cancels it."""
         method: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
-        call = method(payloads, timeout=timeout_s, metadata=self._metadata + headers)
+        try:
+            call = method(payloads, timeout=timeout_s, metadata=self._metadata + headers)
+        except ValueError:
+            if not self.is_closed:
+                raise
+            yield _closed()
+            return
         try:
             yield from call
         except grpc.RpcError as error:
@@ -83,8 +100,9 @@ class ChannelPipe:
     def start(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> int:
         """Starts a call and returns what `wait` takes."""
         self._started += 1
-        if not self._calls.is_closed:
-            self._open[self._started] = self._calls.started(path, payload, timeout_s, headers)
+        call = self._calls.started(path, payload, timeout_s, headers)
+        if call is not None:
+            self._open[self._started] = call
         return self._started
 
     def wait(self, ticket: int) -> bytes | Failure:
@@ -125,6 +143,8 @@ class AwaitedChannelCalls:
 
     async def call(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> bytes | Failure:
         """The reply to one message, or how the call failed."""
+        if self._is_closed:
+            return _closed()
         if path not in self._methods:
             self._methods[path] = self._channel.unary_unary(path)
         try:
