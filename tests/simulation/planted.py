@@ -14,6 +14,7 @@ from penstock_server.control.airlock import Airlock
 from penstock_server.control.fetcher import ArtifactFetcher
 from penstock_server.control.lease_keeper import LeaseKeeper
 from penstock_server.control.quarantine import FORGIVEN_S, Quarantine
+from penstock_server.control.residents import Residents
 from penstock_server.control.rollouts import RolloutController
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.watchdog import Vigil
@@ -77,7 +78,7 @@ async def _leaves_trials(airlock: Any) -> None:
 async def _starts_once(pool: Any, slot: int) -> None:
     with suppress(OSError):
         pool._counters.still(slot)
-        worker = await pool._start()
+        worker = await pool._spare.take()
         worker.begin(slot, pool._counters.slot(slot))
         await pool._follow(worker)
 
@@ -133,7 +134,10 @@ PLANTED: Final = {
     "a worker that hangs is not noticed": Plant(Vigil, "cause", lambda vigil, limits: None, "0"),
     "trials go on when the server ends": Plant(Airlock, "close", _leaves_trials, "28"),
     "a fetch that failed is not tried again": Plant(fetcher, "RETRY_AWAY_S", 1e9, "8"),
-    "a worker that ended is not replaced": Plant(WorkerPool, "_keep_alive", _starts_once, "0"),
+    "a worker that ended is not replaced": Plant(WorkerPool, "_keep_alive", _starts_once, "2"),
+    "a champion stays out with the canaries that do not fit beside it": Plant(
+        Residents, "_leave_alone", lambda *_: None, "87"
+    ),
     "the server does not wait for its sources' processes": Plant(SourceClient, "close", _leaves_processes, "0"),
 }
 """By what goes wrong."""
