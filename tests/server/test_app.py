@@ -16,6 +16,7 @@ from penstock_server.app import Addresses, serve
 from penstock_server.control import messages
 from penstock_server.control.messages import Command
 from penstock_server.control.port import reserve_http
+from penstock_server.control.settings import AirlockSettings
 from penstock_server.control.trial_process import TrialRunner
 from penstock_server.control.verdict import Trial, Verdict
 from penstock_server.control.worker_process import WorkerProcess
@@ -308,6 +309,29 @@ async def test_a_part_that_fails_runs_again(harness: Harness, monkeypatch: pytes
 async def test_a_server_needs_a_source(harness: Harness) -> None:
     with pytest.raises(InvalidInputError, match="nowhere to get models from"):
         await asyncio.wait_for(harness.serve(model_repository=None), TIMEOUT_S)
+
+
+@pytest.mark.parametrize("spares", [True, False])
+async def test_processes_wait_for_the_next_version_as_the_settings_say(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, spares: bool
+) -> None:
+    has_spare: list[bool] = []
+
+    class Runner(app.TrialRunner):
+        def __init__(self, limits: Any, **options: Any) -> None:
+            has_spare.append(options["has_spare"])
+            super().__init__(limits, **options)
+
+    class Client(app.SourceClient):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            has_spare.append(options["has_spare"])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(app, "TrialRunner", Runner)
+    monkeypatch.setattr(app, "SourceClient", Client)
+    harness.serve(airlock=AirlockSettings(spare_processes=spares))
+    await harness.addresses()
+    assert has_spare == [spares, spares]
 
 
 async def test_a_request_log_needs_pyarrow(harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

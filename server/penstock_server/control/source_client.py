@@ -147,7 +147,9 @@ class SourceClient:
         self._is_closed = False
         self._has_spare = has_spare
         self._spare = Spare(
-            self._started, lambda process: self._in_background(self._end(process)), lambda process: process.is_alive
+            self._started_to_fetch,
+            lambda process: self._in_background(self._end(process)),
+            lambda process: process.is_alive,
         )
 
     async def poll(self) -> Desired:
@@ -188,7 +190,6 @@ class SourceClient:
     async def _process(self) -> AsyncIterator[SourceProcess]:
         """A process for one fetch. It sweeps the cache afterwards if all went well, and is killed if not."""
         process = await self._spare.take()
-        to_background(process.pid)
         try:
             yield process
         except BaseException:
@@ -258,6 +259,11 @@ class SourceClient:
         if self._is_closed:  # while it was being started
             await self._end(process)
             raise UnavailableError("the server is stopping")
+        return process
+
+    async def _started_to_fetch(self) -> SourceProcess:
+        process = await self._started()
+        to_background(process.pid)
         return process
 
     async def _end(self, process: SourceProcess) -> None:

@@ -14,6 +14,7 @@ from penstock_server import leases
 from penstock_server.control import source_client
 from penstock_server.control.source_client import SourceClient, SourceProcess, start_process
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.priority import NICENESS
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources import messages
 from tests.server.sources.fake_registry import FakeRegistry
@@ -106,6 +107,10 @@ async def test_a_process_waits_for_the_next_fetch(open_client: Any, fake: FakeRe
     await client.fetch("m", "1", "")
     await asyncio.wait_for(client._spare._starting, TIMEOUT_S)
     fetched, waiting = starter.started
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, waiting.pid) == min(
+        19, own + NICENESS
+    )  # its imports take no core from workers
     assert await asyncio.wait_for(fetched.wait(), TIMEOUT_S) == 0
     publish(fake, "2")
     found = await client.fetch("m", "2", "")

@@ -81,7 +81,7 @@ def registry_source(registry: str, model: str) -> Source:
         cache.max_mib,
         cache.keep,
     )
-    return SourceClient(source_name(registry, (model,)), opening, fetch_timeout_s=fetch.timeout_s)
+    return SourceClient(source_name(registry, (model,)), opening, fetch_timeout_s=fetch.timeout_s, has_spare=False)
 
 
 class Follower:
