@@ -89,14 +89,7 @@ def run(folder: Path, count: int, *, rate_per_s: float, quiet_s: float, every_s:
         PromotionError: a promotion did not become visible.
         LoadError: a load could not be sent.
     """
-    registry, env = registry_in(folder)
-    for number in range(VERSIONS):
-        file = folder / f"{number}.onnx"
-        file.write_bytes(models.tabular(number))
-        publish(MODEL, file, registry=registry, alias=CHAMPION)
-    other = folder / "other.onnx"
-    other.write_bytes(models.tabular(columns=models.COLUMNS[OTHER]))
-    publish(OTHER, other, registry=registry, alias=CHAMPION)
+    registry, env = _published(folder)
     versions, promote = aliases(registry)
     config = folder / "penstock.toml"
     config.write_text(SETTINGS)
@@ -115,23 +108,36 @@ def run(folder: Path, count: int, *, rate_per_s: float, quiet_s: float, every_s:
             return workers_bytes(memory_of(server.pid))
 
         turn(1)
+        seen_s = turn(FIRST)
+        first = resident()
         # What writes aliases stands for a registry elsewhere, and takes what is left of the cores.
         to_background(os.getpid())
         before = _quiet(loads, server.grpc, rate_per_s, quiet_s)
         with _loading(loads, server.grpc, rate_per_s, count * _RELOAD_S) as reloading:
-            seen_s = turn(FIRST)
-            first = resident()
             seen_s += turn(count - FIRST)
-            last = resident()
+        last = resident()
         with _loading(loads, server.grpc, rate_per_s, count * _RELOAD_S) as writing:
             present = served_version()
-            for each in seen_s:
+            for each in seen_s[FIRST:]:
                 promote(present)
                 time.sleep(max(each, every_s))
         after = _quiet(loads, server.grpc, rate_per_s, quiet_s)
     cache = sum(each.stat().st_size for each in (folder / "cache" / "models").rglob("*") if each.is_file())
     quiet = {model: (before[model], after[model]) for model in loads}
     return Reloads(count, seen_s, quiet, reloading, writing, first, last, cache)
+
+
+def _published(folder: Path) -> tuple[str, dict[str, str]]:
+    """A registry that has the models, and the environment of its server."""
+    registry, env = registry_in(folder)
+    for number in range(VERSIONS):
+        file = folder / f"{number}.onnx"
+        file.write_bytes(models.tabular(number))
+        publish(MODEL, file, registry=registry, alias=CHAMPION)
+    other = folder / "other.onnx"
+    other.write_bytes(models.tabular(columns=models.COLUMNS[OTHER]))
+    publish(OTHER, other, registry=registry, alias=CHAMPION)
+    return registry, env
 
 
 def _quiet(
